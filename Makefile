@@ -1,0 +1,78 @@
+# Everything starts here: `make help` lists the targets. Needs python3 >= 3.11, a C++20 compiler and make.
+PYTHON ?= python3
+VENV   ?= .venv
+MODEL  ?= smollm2
+PROMPT ?= Why is the sky blue? Answer in two sentences.
+
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
+# The build tools live in the environment itself (no build isolation), so that a rebuild is incremental.
+BUILD_TOOLS := "scikit-build-core>=0.10" "nanobind>=2.4" "cmake>=3.20" ninja
+NATIVE := $(wildcard CMakeLists.txt pellucid/native/CMakeLists.txt) $(shell find pellucid/native -name '*.cpp' -o -name '*.h')
+
+ifneq ($(origin CXX),default)
+export CXX
+endif
+
+.PHONY: help run test check bench parity goldens docs clean setup setup-dev
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
+
+run: setup ## set up on first use, fetch the built-in model, stream an answer (MODEL=…, PROMPT=…)
+	@$(VENV)/bin/pellucid run $(MODEL) "$(PROMPT)"
+
+test: setup-dev ## set up on first use, run the tests
+	@$(PY) -m pytest
+
+check: setup-dev ## lint, format, types, C++ format, import direction
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@find pellucid/native -name '*.cpp' -o -name '*.h' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
+	@$(PY) -m pytest tests/test_import_direction.py
+
+bench: setup ## measure prefill and decode speed
+	@$(PY) benchmarks/run.py
+
+parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
+	@$(VENV)-parity/bin/python -m pytest tests/parity
+
+goldens: $(VENV)-parity/.ready ## remake the committed goldens with transformers
+	@for script in scripts/make_*goldens.py; do echo "$$script" && $(VENV)-parity/bin/python "$$script" || exit 1; done
+
+docs: setup-dev ## regenerate the pages that are made from the code
+	@for script in scripts/make_*docs.py; do echo "$$script" && $(PY) "$$script" || exit 1; done
+
+clean: ## remove the environments, builds and caches inside this folder (downloaded models stay)
+	rm -rf $(VENV) $(VENV)-parity build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pellucid tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(VENV)/.built ## install Pellucid into .venv
+setup-dev: $(VENV)/.dev ## the same, with the tools for tests and checks
+
+$(VENV)/.created: scripts/preflight.sh
+	@scripts/preflight.sh "$(PYTHON)"
+	@echo "Creating $(VENV) with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) $(BUILD_TOOLS)
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.created pyproject.toml $(NATIVE)
+	@echo "Installing Pellucid and building its native core (the first time takes a minute or two) …"
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.built
+	@echo "Installing the tools for tests and checks …"
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@ $(VENV)/.built
+
+$(VENV)-parity/.ready: pyproject.toml scripts/preflight.sh $(NATIVE)
+	@scripts/preflight.sh "$(PYTHON)"
+	@echo "Creating $(VENV)-parity (torch and transformers: several hundred MB) …"
+	@$(PYTHON) -m venv $(VENV)-parity
+	@$(VENV)-parity/bin/python -m pip install --quiet $(BUILD_TOOLS)
+	@PATH="$(abspath $(VENV))-parity/bin:$$PATH" $(VENV)-parity/bin/python -m pip install --quiet --no-build-isolation --editable '.[dev,parity]'
+	@touch $@
