@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pellucid.errors import ExecutorError
 from pellucid.graph.ir import Graph
 
 BLOCK_SIZE = 16
@@ -33,6 +34,71 @@ class Batch:
     seq_lens: npt.NDArray[np.int32]  # [B], tokens in the cache after this step
     logit_rows: npt.NDArray[np.int32]  # [R], indices into T
 
+    def check(self, num_blocks: int, vocab_size: int, max_positions: int | None = None) -> None:
+        """Raise ExecutorError unless every index lies inside what a program owns and all the arrays agree.
+
+        Executors call it before a step, so that a bad batch can neither read nor write another sequence's memory.
+        """
+        for name, (dtype, ndim) in _BATCH_ARRAYS.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != ndim:
+                raise ExecutorError(
+                    f"batch.{name} is {array.dtype} with {array.ndim} axes, expected {dtype} with {ndim}"
+                )
+        num_tokens, num_seqs = len(self.token_ids), len(self.seq_lens)
+        lengths = {"positions": num_tokens, "slot_mapping": num_tokens, "block_tables": num_seqs}
+        lengths["query_start"] = num_seqs + 1
+        for name, length in lengths.items():
+            if len(getattr(self, name)) != length:
+                raise ExecutorError(f"batch.{name} has length {len(getattr(self, name))}, expected {length}")
+        counts = np.diff(self.query_start)
+        if num_seqs == 0 or self.query_start[0] != 0 or self.query_start[-1] != num_tokens or counts.min() < 1:
+            raise ExecutorError(f"batch.query_start does not rise from 0 to {num_tokens}, by one or more a sequence")
+        _check_range("token_ids", self.token_ids, vocab_size)
+        _check_range("logit_rows", self.logit_rows, num_tokens)
+        _check_range("block_tables", self.block_tables, num_blocks)
+        if max_positions is not None:
+            _check_range("positions", self.positions, max_positions)
+        _check_range("seq_lens", self.seq_lens, self.block_tables.shape[1] * BLOCK_SIZE + 1)
+        first = self.seq_lens - counts
+        newest = np.repeat(first - self.query_start[:-1], counts) + np.arange(num_tokens)
+        if first.min() < 0 or (self.positions != newest).any():
+            raise ExecutorError("batch.positions are not each sequence's newest ones, seq_len - count to seq_len - 1")
+        blocks = self.block_tables[np.repeat(np.arange(num_seqs), counts), self.positions // BLOCK_SIZE]
+        if (self.slot_mapping != blocks.astype(np.int64) * BLOCK_SIZE + self.positions % BLOCK_SIZE).any():
+            raise ExecutorError("batch.slot_mapping does not follow from batch.block_tables and batch.positions")
+        if len(np.unique(self.slot_mapping)) != num_tokens:
+            raise ExecutorError("batch.slot_mapping sends two tokens to one KV slot")
+
+
+_BATCH_ARRAYS = {
+    "token_ids": (np.int32, 1),
+    "positions": (np.int32, 1),
+    "slot_mapping": (np.int64, 1),
+    "block_tables": (np.int32, 2),
+    "query_start": (np.int32, 1),
+    "seq_lens": (np.int32, 1),
+    "logit_rows": (np.int32, 1),
+}
+
+
+def _check_range(name: str, array: npt.NDArray[np.integer], limit: int) -> None:
+    if array.size and (array.min() < 0 or array.max() >= limit):
+        bad = array[(array < 0) | (array >= limit)].flat[0]
+        raise ExecutorError(f"batch.{name} holds {bad}, expected 0 to {limit - 1}")
+
+
+def id_limits(graph: Graph) -> tuple[int, int | None]:
+    """Bounds of a batch's token ids and positions: both are below these. None where positions have no table.
+
+    A token id must have a row in the embedding and a logit of its own.
+    """
+    rows: dict[str, list[int]] = {"tokens": [graph.outputs["logits"].width], "positions": []}
+    for node in graph:
+        if node.op == "embed":
+            rows[str(node.attrs["source"])].append(node.weights["weight"].shape[0])
+    return min(rows["tokens"]), min(rows["positions"], default=None)
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -48,7 +114,7 @@ class ProgramInfo:
 
     executor: str
     isa: str
-    threads: int
+    threads: int  # 0 where the executor leaves it to its libraries
     kv_cache_dtype: str
     num_blocks: int
     weight_nbytes: int
@@ -61,7 +127,7 @@ class Program(Protocol):
 
     def run(self, batch: Batch) -> StepResult:
         """Run one step. Writes the keys and values of the batch's tokens into their slots and reads, for each sequence,
-        the slots of all its earlier tokens, which must have been written by earlier steps (or earlier rows of this one).
+        the slots of all its earlier tokens, which earlier steps (or earlier rows of this one) must have written.
 
         Raises ExecutorError when the step cannot be run; the KV slots of the batch's tokens are then undefined.
         """

@@ -18,14 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
-from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult
-from pellucid.executors.kv_cache import kv_layers
+from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult, id_limits
+from pellucid.executors.kv_cache import kv_block_nbytes, kv_layers
 from pellucid.graph.ir import Graph, Node
 
-Array = npt.NDArray[Any]
+Array = npt.NDArray[np.float32]  # or float64 throughout, on request
+Ids = npt.NDArray[np.integer[Any]]
 
 
-def embed(ids: Array, weight: Array, *, scale: float) -> Array:
+def embed(ids: Ids, weight: Array, *, scale: float) -> Array:
     """y[t] = scale · weight[ids[t]]
 
     `ids` are the token ids (source "tokens") or the positions (source "positions", learned position embeddings).
@@ -57,7 +58,8 @@ def rms_norm(x: Array, weight: Array, *, eps: float, offset: float) -> Array:
     Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
     """
     groups = x.reshape(len(x), -1, len(weight))
-    y = groups / np.sqrt(np.mean(groups * groups, axis=-1, keepdims=True) + eps) * (offset + weight)
+    mean_square = np.mean(groups * groups, axis=-1, keepdims=True)
+    y: Array = groups / np.sqrt(mean_square + eps) * (offset + weight)
     return y.reshape(x.shape)
 
 
@@ -69,11 +71,12 @@ def layer_norm(x: Array, weight: Array, bias: Array | None, *, eps: float) -> Ar
     Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
     """
     centred = x - np.mean(x, axis=1, keepdims=True)
-    y = centred / np.sqrt(np.mean(centred * centred, axis=1, keepdims=True) + eps) * weight
+    variance = np.mean(centred * centred, axis=1, keepdims=True)
+    y: Array = centred / np.sqrt(variance + eps) * weight
     return y if bias is None else y + bias
 
 
-def slice(x: Array, *, start: int, width: int) -> Array:
+def slice_columns(x: Array, *, start: int, width: int) -> Array:
     """y = x[:, start : start + width]
 
     A view of some columns: one part of a stacked linear.
@@ -81,7 +84,7 @@ def slice(x: Array, *, start: int, width: int) -> Array:
     return x[:, start : start + width]
 
 
-def rope(x: Array, positions: Array, inv_freq: Array, *, head_size: int, style: str, scale: float) -> Array:
+def rope(x: Array, positions: Ids, inv_freq: Array, *, head_size: int, style: str, scale: float) -> Array:
     """(a, b) → (a · cos θ - b · sin θ,  a · sin θ + b · cos θ),  θ = position · inv_freq[i]
 
     Each head of `head_size` columns has its first 2·len(inv_freq) dims rotated in pairs, and the rest left alone. Pair
@@ -91,22 +94,21 @@ def rope(x: Array, positions: Array, inv_freq: Array, *, head_size: int, style: 
     Source: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", §3.4.
     """
     pairs = len(inv_freq)
-    first, second = np.s_[..., :pairs], np.s_[..., pairs : 2 * pairs]
-    if style == "interleaved":
-        first, second = np.s_[..., 0 : 2 * pairs : 2], np.s_[..., 1 : 2 * pairs : 2]
-    # Float64 for the angle: at position 100,000 a float32 product is already off by 0.004 rad.
+    dims = np.arange(2 * pairs)
+    first, second = (dims[0::2], dims[1::2]) if style == "interleaved" else (dims[:pairs], dims[pairs:])
+    # Float64 for the angle: at position 100,000 a float32 product can already be off by 0.004.
     angle = positions[:, None, None] * inv_freq.astype(np.float64)
     cos, sin = (scale * np.cos(angle)).astype(x.dtype), (scale * np.sin(angle)).astype(x.dtype)
     heads = x.reshape(len(x), -1, head_size)
-    a, b = heads[first], heads[second]
+    a, b = heads[..., first], heads[..., second]
     y = heads.copy()
-    y[first] = a * cos - b * sin
-    y[second] = a * sin + b * cos
+    y[..., first] = a * cos - b * sin
+    y[..., second] = a * sin + b * cos
     return y.reshape(x.shape)
 
 
 def attention(
-    q: Array, keys: Array, values: Array, positions: Array, *, scale: float, window: int, softcap: float
+    q: Array, keys: Array, values: Array, positions: Ids, *, scale: float, window: int, softcap: float
 ) -> Array:
     """y = softmax(mask(cap(scale · q · Kᵀ))) · V, for each head
 
@@ -122,18 +124,18 @@ def attention(
     length, num_kv_heads, _ = keys.shape
     grouped = q.reshape(n, num_kv_heads, -1, head_size).transpose(1, 2, 0, 3)  # [K, H/K, n, D]
     k, v = keys.transpose(1, 2, 0)[:, None], values.transpose(1, 0, 2)[:, None]  # [K, 1, D, L], [K, 1, L, D]
-    scores = scale * (grouped @ k)  # [K, H/K, n, L]
+    scores: Array = scale * (grouped @ k)  # [K, H/K, n, L]
     if softcap:
         scores = softcap * np.tanh(scores / softcap)
     distance = positions[:, None] - np.arange(length)  # [n, L]
     visible = (distance >= 0) & (distance < (window or math.inf))
-    scores = np.where(visible, scores, -np.inf)
-    weights = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
+    scores = np.where(visible, scores, -math.inf)
+    weights: Array = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
     weights /= np.sum(weights, axis=-1, keepdims=True)
     return (weights @ v).transpose(2, 0, 1, 3).reshape(n, num_heads * head_size)
 
 
-def act(x: Array, *, act: str) -> Array:
+def activation(x: Array, *, act: str) -> Array:
     """y = act(x), element by element
 
     - "silu": x / (1 + e⁻ˣ)
@@ -144,21 +146,25 @@ def act(x: Array, *, act: str) -> Array:
     """
     if act == "silu":
         with np.errstate(over="ignore"):  # e⁻ˣ may be infinite; x / ∞ is the 0 that is wanted
-            return x / (1 + np.exp(-x))
-    if act == "gelu":
-        return x * (0.5 * (1 + _erf(x / math.sqrt(2)).astype(x.dtype)))
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+            y: Array = x / (1 + np.exp(-x))
+    elif act == "gelu":
+        y = x / 2 * (1 + _erf(x / math.sqrt(2)))
+    else:
+        y = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return y
 
 
-_erf: Callable[[Array], Array] = np.frompyfunc(math.erf, 1, 1)
+def _erf(x: Array) -> Array:
+    y: Array = np.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
+    return y
 
 
 def glu(gate: Array, up: Array, *, act: str) -> Array:
     """y = act(gate) · up, element by element
 
-    Source: Shazeer 2020, "GLU Variants Improve Transformer". The activations are those of `act`.
+    Source: Shazeer 2020, "GLU Variants Improve Transformer". The activations are those of operator `act`.
     """
-    return OPERATORS["act"](gate, act=act) * up
+    return activation(gate, act=act) * up
 
 
 def add(a: Array, b: Array) -> Array:
@@ -178,10 +184,11 @@ def softcap(x: Array, *, cap: float) -> Array:
 
     Source: Gemma Team 2024, "Gemma 2: Improving Open Language Models at a Practical Size".
     """
-    return cap * np.tanh(x / cap)
+    y: Array = cap * np.tanh(x / cap)
+    return y
 
 
-def select(x: Array, rows: Array) -> Array:
+def select(x: Array, rows: Ids) -> Array:
     """y = x[rows]
 
     Of the T rows of a step, the R ones whose logits are wanted: the last of each sequence that will be sampled.
@@ -189,29 +196,141 @@ def select(x: Array, rows: Array) -> Array:
     return x[rows]
 
 
-OPERATORS: dict[str, Callable[..., Array]] = {
-    function.__name__: function
-    for function in (embed, linear, rms_norm, layer_norm, slice, rope, attention, act, glu, add, softcap, select)
+OPERATORS: Mapping[str, Callable[..., Array]] = {
+    "embed": embed,
+    "linear": linear,
+    "rms_norm": rms_norm,
+    "layer_norm": layer_norm,
+    "slice": slice_columns,
+    "rope": rope,
+    "attention": attention,
+    "glu": glu,
+    "act": activation,
+    "add": add,
+    "softcap": softcap,
+    "select": select,
 }
+"""Every operator of the graph, in the order of docs/operators.md."""
 
 
 class ReferenceProgram:
-    """A graph with its weights as float arrays and a KV cache of `num_blocks` blocks."""
+    """A graph with its weights as float arrays and, for each layer, the KV cache as arrays [slots, K, D]."""
 
-    def __init__(self, graph: Graph, num_blocks: int, dtype: np.dtype[Any]) -> None:
-        self._graph = graph
-        self._dtype = dtype
-        unknown = sorted({node.op for node in graph} - OPERATORS.keys())
-        if unknown:
+    def __init__(self, graph: Graph, num_blocks: int, dtype: npt.DTypeLike) -> None:
+        if unknown := sorted({node.op for node in graph} - OPERATORS.keys()):
             raise UnsupportedModel(f"the reference executor has no operator {', '.join(unknown)}")
-        self._token_limit = graph.rows_of_embedding("tokens")
-        self._position_limit = graph.rows_of_embedding("positions")
+        self._graph = graph
+        self._last_reader = {value.name: node.name for node in graph for value in (node.output, *node.inputs)}
+        self._vocab_size, self._max_positions = id_limits(graph)
         slots = num_blocks * BLOCK_SIZE
         try:
             self._weights = {name: t.dequantize().astype(dtype, copy=False) for name, t in graph.weights().items()}
-            # [slots, K, D] of keys and of values, for each layer
-            self._cache = {
-                layer.index: (np.zeros((slots, layer.num_kv_heads, layer.head_size), dtype),) * 2 for layer in kv_layers(graph)
-            }
+            caches = {layer.index: (slots, layer.num_kv_heads, layer.head_size) for layer in kv_layers(graph)}
+            self._keys = {index: np.zeros(shape, dtype) for index, shape in caches.items()}
+            self._values = {index: np.zeros(shape, dtype) for index, shape in caches.items()}
         except MemoryError as error:
             raise ResourceError(f"not enough memory for the weights and {num_blocks} KV blocks: {error}") from error
+        self._closed = False
+        self.info = ProgramInfo(
+            executor="reference",
+            isa="numpy",
+            threads=0,
+            kv_cache_dtype=np.dtype(dtype).name,
+            num_blocks=num_blocks,
+            weight_nbytes=sum(array.nbytes for array in self._weights.values()),
+        )
+
+    def run(self, batch: Batch) -> StepResult:
+        if self._closed:
+            raise ExecutorError("this program is closed; compile the graph again")
+        batch.check(self.info.num_blocks, self._vocab_size, self._max_positions)
+        values: dict[str, Array] = {}
+        outputs: dict[str, Array] = {}
+        public = {value.name: name for name, value in self._graph.outputs.items()}
+        for node in self._graph:
+            y = self._evaluate(node, [values[value.name] for value in node.inputs], batch)
+            values[node.name] = y
+            if node.name in public:
+                outputs[public[node.name]] = np.array(y, np.float32)
+            for value in (node.output, *node.inputs):
+                if self._last_reader[value.name] == node.name:
+                    values.pop(value.name, None)
+        return StepResult(outputs.pop("logits"), outputs)
+
+    def close(self) -> None:
+        self._closed = True
+        self._weights, self._keys, self._values = {}, {}, {}
+
+    def _evaluate(self, node: Node, inputs: list[Array], batch: Batch) -> Array:
+        """The value of `node`: its operator's function, called with what the node, the weights and the batch hold."""
+        attrs: Mapping[str, Any] = node.attrs
+        weights = {role: self._weights[tensor.name] for role, tensor in node.weights.items()}
+        match node.op:
+            case "embed":
+                ids = batch.token_ids if attrs["source"] == "tokens" else batch.positions
+                return embed(ids, weights["weight"], scale=attrs["scale"])
+            case "linear":
+                return self._linear(node, inputs, weights)
+            case "layer_norm":
+                return layer_norm(inputs[0], weights["weight"], weights.get("bias"), **attrs)
+            case "slice":
+                return slice_columns(inputs[0], **attrs, width=node.output.width)
+            case "rope":
+                return rope(inputs[0], batch.positions, weights["inv_freq"], **attrs)
+            case "attention":
+                return self._attention(node, inputs, batch)
+            case "select":
+                return select(inputs[0], batch.logit_rows)
+            case _:
+                return OPERATORS[node.op](*inputs, *weights.values(), **attrs)
+
+    def _linear(self, node: Node, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
+        attrs: Mapping[str, Any] = node.attrs
+        x, *residual = inputs
+        if attrs.get("norm") == "rms":
+            x = rms_norm(x, weights["norm"], eps=attrs["eps"], offset=attrs["norm_offset"])
+        elif attrs.get("norm") == "layer":
+            x = layer_norm(x, weights["norm"], weights.get("norm_bias"), eps=attrs["eps"])
+        matrices = [weights[role] for role in weights if role.startswith("weight")]
+        biases = [weights.get(role.replace("weight", "bias")) for role in weights if role.startswith("weight")]
+        return linear(x, matrices, biases, *residual)
+
+    def _attention(self, node: Node, inputs: list[Array], batch: Batch) -> Array:
+        """Writes the step's keys and values to their slots, then attends sequence by sequence over the block tables."""
+        attrs: Mapping[str, Any] = node.attrs
+        assert node.layer is not None
+        keys, values = self._keys[node.layer], self._values[node.layer]
+        q, k, v = (x.reshape(len(x), -1, attrs["head_size"]) for x in inputs)
+        keys[batch.slot_mapping], values[batch.slot_mapping] = k, v
+        y = np.empty_like(inputs[0])
+        for b, length in enumerate(batch.seq_lens):
+            rows = np.s_[batch.query_start[b] : batch.query_start[b + 1]]
+            position = np.arange(length)
+            slots = batch.block_tables[b, position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE  # [L]
+            y[rows] = attention(
+                q[rows],
+                keys[slots],
+                values[slots],
+                batch.positions[rows],
+                scale=attrs["scale"],
+                window=attrs["window"],
+                softcap=attrs["softcap"],
+            )
+        return y
+
+
+class ReferenceExecutor:
+    """Runs graphs in NumPy, in "float32" or "float64" (weights, activations and KV cache alike)."""
+
+    name = "reference"
+
+    def __init__(self, dtype: Literal["float32", "float64"] = "float32") -> None:
+        if dtype not in ("float32", "float64"):
+            raise ExecutorError(f"the reference executor has no dtype {dtype!r}, expected float32 or float64")
+        self._dtype = dtype
+
+    def kv_block_nbytes(self, graph: Graph) -> int:
+        return kv_block_nbytes(graph, np.dtype(self._dtype).itemsize)
+
+    def compile(self, graph: Graph, num_blocks: int) -> ReferenceProgram:
+        return ReferenceProgram(graph, num_blocks, self._dtype)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from pellucid.errors import GraphError
 from pellucid.formats.qtensor import QTensor
 from pellucid.graph.checks import Place
@@ -43,6 +45,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self._nodes: list[Node] = []
         self._values: dict[str, Value] = {}
+        self._tensors: dict[str, QTensor] = {}
         self._cache_layers: set[int] = set()
         self._layer: int | None = None
 
@@ -69,8 +72,8 @@ class GraphBuilder:
         at = self._start("embed", name)
         at.shape(weight, (None, None))
         at.one_of("source", source, EMBED_SOURCES)
-        at.finite("scale", scale)
-        return self._append(at, "T", weight.shape[1], (), {"weight": weight}, {"source": source, "scale": scale})
+        attrs: dict[str, Attr] = {"source": source, "scale": at.finite("scale", scale)}
+        return self._append(at, "T", weight.shape[1], (), {"weight": weight}, attrs)
 
     def linear(
         self,
@@ -101,14 +104,13 @@ class GraphBuilder:
         attrs: dict[str, Attr] = {}
         if norm is not None:
             at.one_of("norm", norm.kind, ("rms", "layer"))
-            at.positive("eps", norm.eps)
-            at.finite("norm_offset", norm.offset)
+            attrs |= {"norm": norm.kind, "eps": at.positive("eps", norm.eps)}
+            attrs |= {"norm_offset": at.finite("norm_offset", norm.offset)}
             at.vector(norm.weight, x.width)
             weights["norm"] = norm.weight
             if norm.bias is not None:
                 at.vector(norm.bias, x.width)
                 weights["norm_bias"] = norm.bias
-            attrs |= {"norm": norm.kind, "eps": norm.eps, "norm_offset": norm.offset}
         inputs: tuple[Value, ...] = (x,)
         if residual is not None:
             self._known(at, residual)
@@ -127,9 +129,8 @@ class GraphBuilder:
             raise at.error(
                 f"tensor {weight.name} is {found}, expected a size that divides the {x.width} columns of {x}"
             )
-        at.positive("eps", eps)
-        at.finite("offset", offset)
-        return self._append(at, x.rows, x.width, (x,), {"weight": weight}, {"eps": eps, "offset": offset})
+        attrs: dict[str, Attr] = {"eps": at.positive("eps", eps), "offset": at.finite("offset", offset)}
+        return self._append(at, x.rows, x.width, (x,), {"weight": weight}, attrs)
 
     def layer_norm(
         self, x: Value, weight: QTensor, bias: QTensor | None = None, *, eps: float, name: str | None = None
@@ -139,8 +140,7 @@ class GraphBuilder:
         weights = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
         for vector in weights.values():
             at.vector(vector, x.width)
-        at.positive("eps", eps)
-        return self._append(at, x.rows, x.width, (x,), weights, {"eps": eps})
+        return self._append(at, x.rows, x.width, (x,), weights, {"eps": at.positive("eps", eps)})
 
     def slice(self, x: Value, start: int, width: int, *, name: str | None = None) -> Value:
         """Columns start … start + width - 1 of `x`."""
@@ -165,14 +165,13 @@ class GraphBuilder:
         self._tokens(at, x)
         at.at_least("head_size", head_size, 2)
         at.one_of("style", style, ROPE_STYLES)
-        at.finite("scale", scale)
         if x.width % head_size:
             raise at.error(f"{x} cannot be cut into heads of {head_size} columns")
         at.vector(inv_freq, None)
         if 2 * inv_freq.shape[0] > head_size:
             found = format_shape(inv_freq.shape)
             raise at.error(f"tensor {inv_freq.name} is {found}, expected at most [{head_size // 2}], half of head_size")
-        attrs: dict[str, Attr] = {"head_size": head_size, "style": style, "scale": scale}
+        attrs: dict[str, Attr] = {"head_size": head_size, "style": style, "scale": at.finite("scale", scale)}
         return self._append(at, x.rows, x.width, (x,), {"inv_freq": inv_freq}, attrs)
 
     def attention(
@@ -193,12 +192,14 @@ class GraphBuilder:
         at = self._start("attention", name)
         for value in (q, k, v):
             self._tokens(at, value)
-        for key, size in (("num_heads", num_heads), ("num_kv_heads", num_kv_heads), ("head_size", head_size)):
-            at.at_least(key, size, 1)
-        at.at_least("window", window, 0)
-        at.positive("scale", scale)
-        if softcap != 0.0:
-            at.positive("softcap", softcap)
+        attrs: dict[str, Attr] = {
+            "num_heads": at.at_least("num_heads", num_heads, 1),
+            "num_kv_heads": at.at_least("num_kv_heads", num_kv_heads, 1),
+            "head_size": at.at_least("head_size", head_size, 1),
+            "scale": at.positive("scale", scale),
+            "window": at.at_least("window", window, 0),
+            "softcap": at.positive("softcap", softcap) if softcap else 0.0,
+        }
         if num_heads % num_kv_heads:
             raise at.error(f"num_heads is {num_heads}, expected a multiple of num_kv_heads, {num_kv_heads}")
         for role, value, heads in (("q", q, num_heads), ("k", k, num_kv_heads), ("v", v, num_kv_heads)):
@@ -208,16 +209,9 @@ class GraphBuilder:
             raise at.error("attention must be inside a layer, whose KV cache it uses; open one with `with g.layer(i):`")
         if self._layer in self._cache_layers:
             raise at.error("this layer has an attention already; a layer has one KV cache")
+        value = self._append(at, "T", num_heads * head_size, (q, k, v), {}, attrs)
         self._cache_layers.add(self._layer)
-        attrs: dict[str, Attr] = {
-            "num_heads": num_heads,
-            "num_kv_heads": num_kv_heads,
-            "head_size": head_size,
-            "scale": scale,
-            "window": window,
-            "softcap": softcap,
-        }
-        return self._append(at, "T", num_heads * head_size, (q, k, v), {}, attrs)
+        return value
 
     def glu(self, gate: Value, up: Value, *, act: str, name: str | None = None) -> Value:
         """act(gate) * up."""
@@ -241,8 +235,7 @@ class GraphBuilder:
         """cap * tanh(x / cap)."""
         at = self._start("softcap", name)
         self._known(at, x)
-        at.positive("cap", cap)
-        return self._append(at, x.rows, x.width, (x,), {}, {"cap": cap})
+        return self._append(at, x.rows, x.width, (x,), {}, {"cap": at.positive("cap", cap)})
 
     def select(self, x: Value, *, name: str | None = None) -> Value:
         """Of T rows, the R whose logits are wanted."""
@@ -285,6 +278,10 @@ class GraphBuilder:
         weights: dict[str, QTensor],
         attrs: dict[str, Attr],
     ) -> Value:
+        for tensor in weights.values():
+            known = self._tensors.setdefault(tensor.name, tensor)
+            if known is not tensor and (known.shape != tensor.shape or not np.array_equal(known.data, tensor.data)):
+                raise at.error(f"another tensor of this graph is called {tensor.name} and holds other numbers")
         value = Value(at.name, rows, width)
         self._nodes.append(Node(at.op, value, inputs, weights, attrs, self._layer))
         self._values[at.name] = value

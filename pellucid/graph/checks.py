@@ -40,14 +40,17 @@ class Place:
         if value not in known:
             raise self.error(f"{key} is {value!r}, expected one of {', '.join(known)}")
 
-    def at_least(self, key: str, value: int, minimum: int) -> None:
+    def at_least(self, key: str, value: int, minimum: int) -> int:
         if value < minimum:
             raise self.error(f"{key} is {value}, expected at least {minimum}")
+        return int(value)
 
-    def finite(self, key: str, value: float) -> None:
+    def finite(self, key: str, value: float) -> float:
         if not math.isfinite(value):
             raise self.error(f"{key} is {value}, expected a finite number")
+        return float(value)
 
-    def positive(self, key: str, value: float) -> None:
+    def positive(self, key: str, value: float) -> float:
         if not (math.isfinite(value) and value > 0):
             raise self.error(f"{key} is {value}, expected a finite number above 0")
+        return float(value)

@@ -57,7 +57,9 @@ class Node:
     def __str__(self) -> str:
         args = [str(v) for v in self.inputs]
         args += [f"{role}={t.name}:{t.type.name}{list(t.shape)}" for role, t in self.weights.items()]
-        args += [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in self.attrs.items()]
+        args += [
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in self.attrs.items()
+        ]
         return f"{self.output} = {self.op}({', '.join(args)})"
 
 
