@@ -137,7 +137,7 @@ def _q4_1(blocks: Bytes) -> Floats:
 
 
 def _q5_0(blocks: Bytes) -> Floats:
-    """Q5_0, 22 bytes for 32: d f16 | qh[4] | qs[16]. Bit j of qh (as one little-endian u32) is the fifth bit of weight j.
+    """Q5_0, 22 bytes for 32: d f16 | qh[4] | qs[16]. Bit j of qh (one little-endian u32) is the fifth bit of weight j.
 
     w = d (q - 16)
     """
@@ -166,7 +166,8 @@ def _two_bits(qs: Bytes) -> Bytes:
     """Q2_K's and Q3_K's order: qs [n, 64] → [n, 256]. Each half of 32 bytes holds 128 weights; bits 2k, 2k+1 of byte l
     are weight 32k + l of that half."""
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
-    return (qs.reshape(-1, 2, 1, 32) >> shifts & 3).reshape(-1, 256)
+    pairs: Bytes = qs.reshape(-1, 2, 1, 32) >> shifts & np.uint8(3)
+    return pairs.reshape(-1, 256)
 
 
 def _q2_k(blocks: Bytes) -> Floats:
@@ -175,19 +176,19 @@ def _q2_k(blocks: Bytes) -> Floats:
     scales[i]: low nibble the scale, high nibble the minimum of sub-block i; qs in the order of `_two_bits`.
     w = d scale q - dmin minimum
     """
-    scales = blocks[:, :16]
-    scale = _f16(blocks, 80) * (scales & 0x0F)
-    minimum = _f16(blocks, 82) * (scales >> 4)
+    packed = _nibbles(blocks[:, :16])
+    scale, minimum = _f16(blocks, 80) * packed[:, :16], _f16(blocks, 82) * packed[:, 16:]
     q = _two_bits(blocks[:, 16:80]).reshape(-1, 16, 16)
-    return (scale[:, :, None] * q - minimum[:, :, None]).reshape(-1, 256)
+    weights: Floats = scale[:, :, None] * q - minimum[:, :, None]
+    return weights.reshape(-1, 256)
 
 
 def _q3_k(blocks: Bytes) -> Floats:
     """Q3_K, 110 bytes for 256 in 16 sub-blocks of 16: hmask[32] | qs[64] | scales[12] | d f16.
 
-    The low two bits of a weight are in qs (order of `_two_bits`); the third bit of weight 32k + l of half h is bit 4h + k
-    of hmask[l]. Six-bit scales: low four bits of scale i in the nibbles of scales[0:8] (i < 8 low, else high), its upper
-    two in bits 2(i // 4), 2(i // 4)+1 of scales[8 + i % 4].
+    The low two bits of a weight are in qs (order of `_two_bits`); the third bit of weight 32k + l of half h is bit
+    4h + k of hmask[l]. Six-bit scales: low four bits of scale i in the nibbles of scales[0:8] (i < 8 low, else high),
+    its upper two in bits 2(i // 4), 2(i // 4)+1 of scales[8 + i % 4].
     w = d (scale - 32) (q - 4)
     """
     packed = blocks[:, 96:108]
@@ -196,7 +197,8 @@ def _q3_k(blocks: Bytes) -> Floats:
     scale = _f16(blocks, 108) * (scales.astype(np.float32) - 32)
     third = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8).reshape(1, 8, 1) & 1
     q = _two_bits(blocks[:, 32:96]) | third.reshape(-1, 256) << 2
-    return (scale[:, :, None] * (q.reshape(-1, 16, 16).astype(np.float32) - 4)).reshape(-1, 256)
+    weights: Floats = scale[:, :, None] * (q.reshape(-1, 16, 16).astype(np.float32) - 4)
+    return weights.reshape(-1, 256)
 
 
 def _six_bit_pairs(packed: Bytes) -> tuple[Bytes, Bytes]:
@@ -221,7 +223,8 @@ def _q4_k(blocks: Bytes) -> Floats:
     scales, minima = _six_bit_pairs(blocks[:, 4:16])
     scale, minimum = _f16(blocks, 0) * scales, _f16(blocks, 2) * minima
     q = _nibbles(blocks[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32)
-    return (scale[:, :, None] * q - minimum[:, :, None]).reshape(-1, 256)
+    weights: Floats = scale[:, :, None] * q - minimum[:, :, None]
+    return weights.reshape(-1, 256)
 
 
 def _q5_k(blocks: Bytes) -> Floats:
@@ -234,7 +237,8 @@ def _q5_k(blocks: Bytes) -> Floats:
     scale, minimum = _f16(blocks, 0) * scales, _f16(blocks, 2) * minima
     fifth = blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8).reshape(1, 8, 1) & 1
     q = _nibbles(blocks[:, 48:].reshape(-1, 4, 32)).reshape(-1, 8, 32) | fifth << 4
-    return (scale[:, :, None] * q - minimum[:, :, None]).reshape(-1, 256)
+    weights: Floats = scale[:, :, None] * q - minimum[:, :, None]
+    return weights.reshape(-1, 256)
 
 
 def _q6_k(blocks: Bytes) -> Floats:

@@ -1,0 +1,29 @@
+"""A file as read-only bytes, without reading it."""
+
+from __future__ import annotations
+
+import mmap
+import stat
+from pathlib import Path
+
+from pellucid.errors import FormatError, ModelNotFound
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """The whole file, memory-mapped read-only.
+
+    The mapping ends when the last object that refers to it does (views of tensors hold it), so nobody closes it.
+    Only regular files are mapped: opening a FIFO would wait for ever. Raises ModelNotFound or FormatError.
+    """
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            raise FormatError(f"{path.name!r} is not a regular file")
+        if info.st_size == 0:
+            raise FormatError(f"{path.name!r} is empty; download it again")
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise ModelNotFound(f"there is no file {str(path)!r}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or the file was emptied meanwhile
+        raise FormatError(f"{path.name!r} cannot be read: {error}") from error
