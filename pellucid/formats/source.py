@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pellucid.formats import builtin, hub
 from pellucid.formats.builtin import BUILTINS
 from pellucid.formats.download import Progress
 
+_MODEL_SUFFIXES = (".gguf", ".safetensors")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
@@ -99,15 +101,12 @@ def _exists(path: Path) -> bool:
 
 
 def _looks_like_path(text: str) -> bool:
-    return text.startswith(("/", ".", "~", "\\")) or (
-        ":" not in text and text.lower().endswith((".gguf", ".safetensors"))
-    )
+    return text.startswith(("/", ".", "~", "\\")) or (":" not in text and text.lower().endswith(_MODEL_SUFFIXES))
 
 
 def _not_found(text: str, path: Path, cache: Path) -> ModelNotFound:
     """The error for a name that led nowhere, with the names closest to it."""
-    beside = [str(p) for p in path.parent.iterdir()] if "/" in text and path.parent.is_dir() else []
-    names = [*BUILTINS, *(m.name for m in cached_models(cache)), *beside]
+    names = {*BUILTINS, *(m.name for m in cached_models(cache)), *_models_in(path.parent)}
     near = difflib.get_close_matches(text, names, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return ModelNotFound(
@@ -115,6 +114,15 @@ def _not_found(text: str, path: Path, cache: Path) -> ModelNotFound:
         f"({', '.join(BUILTINS)}) nor a hub id (org/name or org/name:file.gguf).{hint} "
         "`pellucid list` shows the models on this machine."
     )
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Paths in `folder` that look like models."""
+    try:
+        entries = list(itertools.islice(folder.iterdir(), 1000))
+        return [str(p) for p in entries if p.suffix.lower() in _MODEL_SUFFIXES or (p / "config.json").is_file()]
+    except OSError:
+        return []
 
 
 def _quoted(text: str) -> str:
