@@ -22,7 +22,7 @@ from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult, 
 from pellucid.executors.kv_cache import kv_block_nbytes, kv_layers
 from pellucid.graph.ir import Graph, Node
 
-Array = npt.NDArray[np.float32]  # or float64 throughout, on request
+Array = npt.NDArray[np.floating[Any]]  # float32, or float64 on request
 Ids = npt.NDArray[np.integer[Any]]
 
 
@@ -144,19 +144,21 @@ def activation(x: Array, *, act: str) -> Array:
 
     Sources: Elfwing et al. 2017 (SiLU); Hendrycks and Gimpel 2016, "Gaussian Error Linear Units".
     """
-    if act == "silu":
-        with np.errstate(over="ignore"):  # e⁻ˣ may be infinite; x / ∞ is the 0 that is wanted
-            y: Array = x / (1 + np.exp(-x))
-    elif act == "gelu":
-        y = x / 2 * (1 + _erf(x / math.sqrt(2)))
-    else:
-        y = x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-    return y
+    match act:
+        case "silu":
+            with np.errstate(over="ignore"):  # e⁻ˣ may be infinite; x / ∞ is the 0 that is wanted
+                gate: Array = 1 / (1 + np.exp(-x))
+        case "gelu":
+            gate = (1 + _erf(x / math.sqrt(2))) / 2
+        case "gelu_tanh":
+            gate = (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) / 2
+        case _:
+            raise ExecutorError(f"there is no activation {act!r}")
+    return x * gate
 
 
 def _erf(x: Array) -> Array:
-    y: Array = np.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
-    return y
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), x.dtype)
 
 
 def glu(gate: Array, up: Array, *, act: str) -> Array:

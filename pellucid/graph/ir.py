@@ -9,6 +9,8 @@ F feed-forward size, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -95,9 +97,23 @@ class Graph:
         """Every distinct tensor the graph uses, by name (a tied head counts once)."""
         return {t.name: t for node in self.nodes for t in node.weights.values()}
 
+    def summary(self) -> str:
+        """Two lines: how many nodes of each operator; how many parameters, and bytes of each stored type."""
+        ops = Counter(node.op for node in self.nodes)
+        tensors = self.weights().values()
+        nbytes: Counter[str] = Counter()
+        for tensor in tensors:
+            nbytes[tensor.type.name] += tensor.nbytes
+        parameters = sum(math.prod(tensor.shape) for tensor in tensors)
+        return (
+            f"{len(self.nodes)} nodes: {', '.join(f'{count} {op}' for op, count in ops.most_common())}\n"
+            f"{parameters:,} parameters in {len(tensors)} tensors, {sum(nbytes.values()):,} bytes: "
+            f"{', '.join(f'{name} {size:,}' for name, size in nbytes.most_common())}"
+        )
+
     def dump(self) -> str:
-        """The graph as text, one node a line, layers set apart."""
-        lines: list[str] = []
+        """The graph as text: its summary, then one node a line, layers set apart."""
+        lines = [f"# {line}" for line in self.summary().splitlines()]
         layer: int | None = None
         for node in self.nodes:
             if node.layer != layer:
