@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import FormatError
+from pellucid.formats.gguf_strings import read_strings
 
 MAX_STRING_NBYTES = 32 << 20  # chat templates are kilobytes; an embedded tokenizer.json is the largest in use, 20 MB
 MAX_ARRAY_DEPTH = 4
@@ -172,4 +173,9 @@ class HeaderCursor:
         return count
 
     def _strings(self, count: int, what: str) -> list[str]:
-        return [self.string(f"element {i} of {what}") for i in range(count)]
+        def read_one(position: int) -> tuple[str, int]:
+            self.position = position
+            return self.string(f"an element of {what}"), self.position
+
+        strings, self.position = read_strings(self.buffer, self.position, count, read_one)
+        return strings
