@@ -91,7 +91,7 @@ def rope(x: Array, positions: Ids, inv_freq: Array, *, head_size: int, style: st
     i is (i, i + len(inv_freq)) in style "half" and (2i, 2i + 1) in style "interleaved". `scale` multiplies cos and sin
     (long-context variants use it). Scaling of the frequencies is already in inv_freq.
 
-    Source: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", §3.4.
+    Source: Su et al. 2021, "RoFormer: Enhanced Transformer with Rotary Position Embedding", §3.2.
     """
     pairs = len(inv_freq)
     dims = np.arange(2 * pairs)
@@ -146,7 +146,7 @@ def activation(x: Array, *, act: str) -> Array:
     """
     match act:
         case "silu":
-            with np.errstate(over="ignore"):  # e⁻ˣ may be infinite; x / ∞ is the 0 that is wanted
+            with np.errstate(over="ignore"):  # e⁻ˣ may be infinite: the gate is then the 0 it should be
                 gate: Array = 1 / (1 + np.exp(-x))
         case "gelu":
             gate = (1 + _erf(x / math.sqrt(2))) / 2

@@ -135,6 +135,7 @@ class GraphBuilder:
     def layer_norm(
         self, x: Value, weight: QTensor, bias: QTensor | None = None, *, eps: float, name: str | None = None
     ) -> Value:
+        """Mean 0 and variance 1 for each row, times `weight` [width], plus `bias` [width]."""
         at = self._start("layer_norm", name)
         self._known(at, x)
         weights = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
@@ -214,19 +215,21 @@ class GraphBuilder:
         return value
 
     def glu(self, gate: Value, up: Value, *, act: str, name: str | None = None) -> Value:
-        """act(gate) * up."""
+        """act(gate) * up, for feed-forward blocks with a gate."""
         at = self._start("glu", name)
         self._same(at, gate, up)
         at.one_of("act", act, ACTIVATIONS)
         return self._append(at, gate.rows, gate.width, (gate, up), {}, {"act": act})
 
     def act(self, x: Value, *, act: str, name: str | None = None) -> Value:
+        """`act` is "silu", "gelu" or "gelu_tanh"."""
         at = self._start("act", name)
         self._known(at, x)
         at.one_of("act", act, ACTIVATIONS)
         return self._append(at, x.rows, x.width, (x,), {}, {"act": act})
 
     def add(self, a: Value, b: Value, *, name: str | None = None) -> Value:
+        """a + b, of one shape."""
         at = self._start("add", name)
         self._same(at, a, b)
         return self._append(at, a.rows, a.width, (a, b), {}, {})
