@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,17 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Literal
 
 from pellucid.errors import FormatError, ModelNotFound
+from pellucid.formats.finite import check_finite
 from pellucid.formats.folder import inside
-from pellucid.formats.gguf import read_gguf
+from pellucid.formats.gguf import SPLIT_NAME, read_gguf
 from pellucid.formats.json_file import read_json_object
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.safetensors import read_safetensors, read_sharded_safetensors
+from pellucid.formats.vocabulary import check_vocabulary
 
 MAX_CONFIG_NBYTES = 1 << 20
 MAX_FOLDER_FILE_NBYTES = 64 << 20  # Gemma 3's tokenizer.json has 33 MB
+_SHARD_NAME = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -59,6 +63,11 @@ class Checkpoint:
             )
         return path
 
+    def check_finite(self) -> None:
+        """Raises FormatError if any weight is NaN or infinite. Reads the scales of all blocks: 20 ms for 100 MB."""
+        for tensor in self.tensors.values():
+            check_finite(tensor)
+
     def close(self) -> None:
         """Lets go of the tensors. A file is unmapped when no view of it is left, at once if nobody took one."""
         self._tensors = None
@@ -73,19 +82,27 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Opens a .gguf file (any part of a split one), a .safetensors file, or a folder that holds either.
+    """Opens a .gguf file (any part of a split one), a .safetensors file (any shard), or a folder that holds either.
 
     Nothing but headers is read. No code of a model folder is ever run. Raises ModelNotFound, FormatError (damaged or
     hostile) or UnsupportedModel (sound, but not something Pellucid reads).
     """
-    if path.is_dir():
-        return _open_folder(path)
+    try:
+        return _open_folder(path) if path.is_dir() else _open_file(path)
+    except OSError as error:  # no permission, a name too long, a disk that fails
+        raise FormatError(f"{path.name!r:.200} cannot be read: {error.strerror or error}") from error
+
+
+def _open_file(path: Path) -> Checkpoint:
     if not path.exists():
-        raise ModelNotFound(f"there is no file or folder {str(path)!r}")
+        raise ModelNotFound(f"there is no file or folder {str(path)!r:.200}")
     if path.suffix == ".gguf":
         metadata, tensors = read_gguf(path)
+        check_vocabulary(metadata)
         return Checkpoint(path, "gguf", metadata, tensors)
     if path.suffix == ".safetensors":
+        if _SHARD_NAME.fullmatch(path.name):
+            return _open_folder(path.parent)
         return Checkpoint(path.parent, "safetensors", _read_config(path.parent), read_safetensors(path))
     if path.suffix in _PICKLES:
         raise _pickle_error(path.name)
@@ -93,19 +110,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    names = sorted(entry.name for entry in folder.iterdir())
     if (single := inside(folder, "model.safetensors")) is not None:
         return Checkpoint(folder, "safetensors", _read_config(folder), read_safetensors(single))
     if (index := inside(folder, "model.safetensors.index.json")) is not None:
         return Checkpoint(folder, "safetensors", _read_config(folder), read_sharded_safetensors(index))
+    names = sorted(entry.name for entry in folder.iterdir())
     gguf = [name for name in names if name.endswith(".gguf")]
-    first_parts = [name for name in gguf if "-of-" not in name or "-00001-of-" in name]
-    if len(first_parts) == 1:
-        return open_checkpoint(folder / first_parts[0])
+    models = [name for name in gguf if (part := SPLIT_NAME.fullmatch(name)) is None or part[2] == "00001"]
+    if len(models) > 1:
+        raise ModelNotFound(f"{str(folder)!r} holds several models: name one of {', '.join(map(repr, models[:8]))}")
     if gguf:
-        raise ModelNotFound(
-            f"{str(folder)!r} holds several models: name one of {', '.join(map(repr, first_parts[:8]))}"
-        )
+        return _open_file(folder / (models or gguf)[0])
     pickles = [name for name in names if name.endswith(_PICKLES)]
     if pickles:
         raise _pickle_error(pickles[0])

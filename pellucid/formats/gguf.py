@@ -36,7 +36,7 @@ DEFAULT_ALIGNMENT = 32
 _KEY_MIN_NBYTES = 8 + 1 + 4 + 1
 _TENSOR_MIN_NBYTES = 8 + 1 + 4 + 8 + 4 + 8
 
-_SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 # Type numbers that exist in ggml and that we do not read, so that a refusal can name them.
 _OTHER_TYPES = {
@@ -68,7 +68,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, QTensor]]:
     str, or a list of such arrays. Tensors are views of the mapped files. Raises FormatError for a damaged or hostile
     file, UnsupportedModel for a sound one that Pellucid does not read, ModelNotFound for a missing part.
     """
-    match = _SPLIT_NAME.fullmatch(path.name)
+    match = SPLIT_NAME.fullmatch(path.name)
     if match is None:
         metadata, tensors = _read_file(path)
         if metadata.get("split.count", 1) != 1:

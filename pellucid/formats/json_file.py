@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pellucid.errors import FormatError
 from pellucid.formats.mapped import map_file
 
 MAX_DEPTH = 32
 
-# A whole string, a quote that no quote ends, or a bracket. Possessive, so that no input makes it go back.
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
+# A string, or what begins one and never ends. Possessive, so that no input makes the matcher go back.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 def read_json_object(path: Path, most: int) -> dict[str, Any]:
@@ -35,9 +38,8 @@ def parse_json_object(data: bytes, what: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         object = dict(pairs)
         if len(object) != len(pairs):
-            names = [name for name, _ in pairs]
-            repeated = next(name for i, name in enumerate(names) if name in names[:i])
-            raise FormatError(f"{what} has the key {repeated[:80]!r} twice in one object")
+            [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
+            raise FormatError(f"{what} has the key {repeated[:80]!r} more than once in one object")
         return object
 
     def finite(text: str) -> float:
@@ -59,14 +61,7 @@ def parse_json_object(data: bytes, what: str) -> dict[str, Any]:
 
 def _check_depth(data: bytes, what: str) -> None:
     """Before parsing, because the parser recurses."""
-    depth = 0
-    for match in _TOKENS.finditer(data):
-        token = match[0]
-        if token in (b"{", b"["):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise FormatError(f"{what} nests more than {MAX_DEPTH} levels deep")
-        elif token in (b"}", b"]"):
-            depth -= 1
-        elif token == b'"':
-            raise FormatError(f"{what} is not valid JSON: the string at byte {match.start()} does not end")
+    code = np.frombuffer(_STRING.sub(b"", data), np.uint8)
+    steps = np.isin(code, (ord("["), ord("{"))).astype(np.int8) - np.isin(code, (ord("]"), ord("}")))
+    if np.cumsum(steps, dtype=np.int32).max(initial=0) > MAX_DEPTH:
+        raise FormatError(f"{what} nests more than {MAX_DEPTH} levels deep")
