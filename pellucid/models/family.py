@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -34,9 +33,9 @@ class Family(ABC):
     hf_architecture: ClassVar[str]
     """The entry of config.json's `architectures`."""
     hf_model_type: ClassVar[str]
-    hf_keys: ClassVar[Mapping[str, str]] = {}
+    hf_keys: ClassVar[dict[str, str]] = {}
     """Our names of settings → config.json's, where they differ."""
-    hf_tensors: ClassVar[Mapping[str, str]]
+    hf_tensors: ClassVar[dict[str, str]]
     """Role without its ".weight" or ".bias" → name in the checkpoint; {} stands for the layer."""
     tied_by_default: ClassVar[bool] = False
     """Whether config.json means a tied head when it does not have `tie_word_embeddings`."""

@@ -6,7 +6,6 @@ Hugging Face checkpoints keep them apart (i, i + D/2). Mistral's GGUF files come
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pellucid.graph.builder import GraphBuilder
@@ -24,7 +23,7 @@ class Llama(Family):
     gguf_architecture: ClassVar[str | None] = "llama"
     hf_architecture = "LlamaForCausalLM"
     hf_model_type = "llama"
-    hf_tensors: ClassVar[Mapping[str, str]] = {
+    hf_tensors: ClassVar[dict[str, str]] = {
         "token_embd": "model.embed_tokens",
         "attn_norm": "model.layers.{}.input_layernorm",
         "attn_q": "model.layers.{}.self_attn.q_proj",
@@ -51,6 +50,7 @@ class Llama(Family):
         self.rope = self.read_rope(reader)
         self.biased = self.read_gguf_biases() if is_gguf else self.read_hf_biases(reader)
         self.read_activation(reader)
+        self.read_windows(reader)
         if not is_gguf:
             reader.neutral("rope_interleaved", False)
             reader.ignore("is_llama_config")
@@ -66,6 +66,10 @@ class Llama(Family):
         if self.is_gguf:
             return rope_from_gguf(reader, self.weights, self.head_size, self.lengths)
         return rope_from_hf(reader, self.head_size, self.lengths)
+
+    def read_windows(self, reader: ConfigReader) -> None:
+        if self.is_gguf:  # Mistral
+            self.sliding_window = reader.integer("sliding_window", 0, minimum=0)
 
     def read_hf_biases(self, reader: ConfigReader) -> tuple[str, ...]:
         """Roles of the matrices that have a bias."""

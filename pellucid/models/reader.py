@@ -129,17 +129,33 @@ class ConfigReader:
         key = self._key(name)
         return key is not None and self._values.get(key) is not None
 
-    def integer(self, name: str, default: int | None = None, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
-        """Without a `default` the key is required."""
-        value = self._take(name, default)
+    def integer(
+        self,
+        name: str,
+        default: int | None = None,
+        *,
+        null: int | None = None,
+        minimum: int = 1,
+        maximum: int = 2**31 - 1,
+    ) -> int:
+        """Without a `default` the key is required; `null` is what a written null means, if not the default."""
+        value = self._take(name, default, null)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(name, value, "an integer")
         if not minimum <= value <= maximum:
             raise self._wrong(name, value, f"{minimum} to {maximum}")
         return value
 
-    def number(self, name: str, default: float | None = None, *, minimum: float = 0.0, maximum: float = 1e30) -> float:
-        value = self._take(name, default)
+    def number(
+        self,
+        name: str,
+        default: float | None = None,
+        *,
+        null: float | None = None,
+        minimum: float = 0.0,
+        maximum: float = 1e30,
+    ) -> float:
+        value = self._take(name, default, null)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(name, value, "a number")
         if not minimum <= value <= maximum:  # also false for NaN
@@ -220,11 +236,13 @@ class ConfigReader:
     def _key(self, name: str) -> str | None:
         return self._keys.get(name, None if self._closed else name)
 
-    def _take(self, name: str, default: object) -> object:
+    def _take(self, name: str, default: object, null: object = None) -> object:
         key = self._key(name)
         if key is not None:
             self._read.add(key)
-            value = self._values.get(key)
+            value = self._values.get(key, default)
+            if value is None:
+                value = null
             if value is not None:
                 return value
         if default is None:
