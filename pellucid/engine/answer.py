@@ -1,0 +1,79 @@
+"""The text of an answer as it grows: detokenised, searched for stop strings, and released only when it is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class TokenDecoder(Protocol):
+    """Turns token ids into text piece by piece (`pellucid.text.detokenizer.Detokenizer`)."""
+
+    def add(self, ids: Sequence[int]) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+class AnswerText:
+    """`text` is what may be shown: it ends before anything that may turn out to be the beginning of a stop string.
+
+    Stop strings are matched on text, across token boundaries. The match that is completed first counts (of two completed
+    by the same character the longer one), so how the text was cut into tokens makes no difference.
+    """
+
+    def __init__(self, decoder: TokenDecoder, stops: Sequence[str] = (), *, include_stop: bool = False) -> None:
+        self.text = ""
+        self._decoder = decoder
+        self._include_stop = include_stop
+        self._matchers = [_Matcher(stop) for stop in stops]
+        self._held = ""
+
+    def add(self, token: int, *, may_stop: bool = True) -> str | None:
+        """Add a token of the answer; the stop string that it completed, if any. Nothing may be added after that.
+
+        Without `may_stop` a completed stop string is ordinary text.
+        """
+        for end, char in enumerate(piece := self._decoder.add([token]), start=1):
+            completed = [m.stop for m in self._matchers if m.advance(char)]
+            if completed and may_stop:
+                stop = max(completed, key=len)
+                text = self._held + piece[:end]
+                self._release(text if self._include_stop else text[: len(text) - len(stop)])
+                return stop
+        text = self._held + piece
+        certain = len(text) - max((m.length for m in self._matchers), default=0)
+        self._release(text[:certain])
+        self._held = text[certain:]
+        return None
+
+    def finish(self) -> None:
+        """The answer ended without a stop string: release what was held back, and any incomplete character."""
+        self._release(self._held + self._decoder.finish())
+
+    def _release(self, text: str) -> None:
+        self.text += text
+        self._held = ""
+
+
+class _Matcher:
+    """`length` is the longest beginning of `stop` that the text so far ends with (Knuth, Morris and Pratt 1977)."""
+
+    def __init__(self, stop: str) -> None:
+        self.stop = stop
+        self.length = 0
+        self._fallback = [0, 0]  # [n]: the longest proper beginning of stop[:n] that is also its end
+        for n in range(1, len(stop)):
+            length = self._fallback[n]
+            while length and stop[n] != stop[length]:
+                length = self._fallback[length]
+            self._fallback.append(length + (stop[n] == stop[length]))
+
+    def advance(self, char: str) -> bool:
+        """Take one more character; True when it completes the stop string."""
+        while self.length and self.stop[self.length] != char:
+            self.length = self._fallback[self.length]
+        self.length += self.stop[self.length] == char
+        if self.length < len(self.stop):
+            return False
+        self.length = self._fallback[self.length]
+        return True

@@ -1,0 +1,119 @@
+"""From an EngineConfig to everything an Engine needs: checkpoint, graph, program, tokenizer, and how much KV cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from pellucid.config import EngineConfig
+from pellucid.errors import InvalidParameter, ResourceError
+from pellucid.executors import get_executor
+from pellucid.executors.base import BLOCK_SIZE, Program
+from pellucid.formats.checkpoint import open_checkpoint
+from pellucid.formats.source import resolve
+from pellucid.graph.ir import Graph
+from pellucid.graph.passes.fuse import fuse
+from pellucid.models.config import ModelConfig
+from pellucid.models.registry import build_model
+from pellucid.text.chat_template import ChatTemplate
+from pellucid.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_KV_CACHE_MEMORY = 4 << 30
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to serve. `quantisation` maps a storage type to its share of the weights' bytes."""
+
+    path: Path
+    config: ModelConfig
+    program: Program
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    max_model_len: int
+    quantisation: dict[str, float]
+
+
+def load_model(config: EngineConfig) -> LoadedModel:
+    """Find, read and compile the model that `config` names. Raises ModelError, InvalidParameter, ResourceError."""
+    path = resolve(config.model)
+    executor = get_executor(
+        config.executor, threads=config.threads, isa=config.isa, kv_cache_dtype=config.kv_cache_dtype
+    )
+    with open_checkpoint(path) as checkpoint:
+        model, graph = build_model(checkpoint, max_model_len=config.max_model_len)
+        tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        template = _chat_template(config.chat_template, tokenizer)
+        graph = fuse(graph)
+        available = available_memory() - sum(t.nbytes for t in graph.weights().values())
+        max_model_len, num_blocks = size_kv_cache(
+            config, model.context_length, executor.kv_block_nbytes(graph), max(0, available)
+        )
+        program = executor.compile(graph, num_blocks)
+    return LoadedModel(path, model, program, tokenizer, template, max_model_len, _quantisation(graph))
+
+
+def size_kv_cache(config: EngineConfig, context_length: int, block_nbytes: int, available: int) -> tuple[int, int]:
+    """(max_model_len, number of KV blocks) for a model of `context_length` with `available` bytes of free memory.
+
+    Raises ResourceError when a max_model_len that was asked for, or a single block, does not fit.
+    """
+    wanted = config.max_model_len or context_length
+    if wanted > context_length:
+        raise InvalidParameter("max_model_len", f"{wanted} is more than the model's context length of {context_length}")
+    blocks_per_sequence = -(-wanted // BLOCK_SIZE)
+    if isinstance(config.kv_cache_memory, int):
+        budget = config.kv_cache_memory
+    else:
+        budget = min(DEFAULT_KV_CACHE_MEMORY, available // 4)
+        if config.max_model_len is not None:  # asked for: worth more than the default's caution
+            budget = max(budget, min(blocks_per_sequence * block_nbytes, available * 9 // 10))
+    affordable = budget // block_nbytes
+    if affordable < (blocks_per_sequence if config.max_model_len is not None else 1):
+        raise ResourceError(
+            f"the KV cache of one sequence of {wanted} tokens takes {_mib(blocks_per_sequence * block_nbytes)}, "
+            f"but it may take {_mib(budget)}; lower max_model_len or raise kv_cache_memory"
+        )
+    if affordable < blocks_per_sequence:
+        wanted = affordable * BLOCK_SIZE
+        logger.warning(
+            "max_model_len is %d, not the model's %d: the KV cache may take %s", wanted, context_length, _mib(budget)
+        )
+    return wanted, min(affordable, blocks_per_sequence * config.max_num_seqs)
+
+
+def available_memory() -> int:
+    """Bytes this process could still take: the machine's, or what its control group leaves if that is less."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text().strip()
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+
+
+def _chat_template(override: str | Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
+    if override is None:
+        return tokenizer.chat_template
+    raise NotImplementedError
+
+
+def _quantisation(graph: Graph) -> dict[str, float]:
+    nbytes = Counter[str]()
+    for tensor in graph.weights().values():
+        nbytes[tensor.type.name] += tensor.nbytes
+    return {name: round(n / nbytes.total(), 4) for name, n in nbytes.most_common()}
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:,.1f} MiB"

@@ -1,0 +1,78 @@
+"""Request: one sequence on its way from prompt to answer, as the scheduler and the engine see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pellucid.engine.answer import AnswerText
+from pellucid.engine.outputs import PositionLogprobs
+from pellucid.engine.sampler import RowSampler
+from pellucid.sampling import SamplingParams
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass
+class Times:
+    """Seconds on the performance counter; 0 where it has not happened yet."""
+
+    arrived: float = 0.0
+    scheduled: float = 0.0
+    first_token: float = 0.0
+    finished: float = 0.0
+
+
+@dataclass(eq=False)
+class Request:
+    """Answer `index` to a prompt; a call with n = 3 makes three of these under one `id`.
+
+    `token_ids` is prompt and answer. `num_computed_tokens` of them have their keys and values in the cache; whatever the
+    difference comes from (a new prompt, a chunk of it, the token just sampled, a preemption), the scheduler only ever
+    makes it smaller. Tokens never change once they are here.
+    """
+
+    id: str
+    index: int
+    token_ids: list[int]
+    num_prompt_tokens: int
+    params: SamplingParams
+    max_num_tokens: int  # of prompt and answer: where the answer ends with "length"
+    sampler: RowSampler
+    text: AnswerText
+    num_computed_tokens: int = 0
+    num_preemptions: int = 0
+    num_cached_tokens: int = 0
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[PositionLogprobs | None] = field(default_factory=lambda: [None])
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    error: str | None = None
+    times: Times = field(default_factory=Times)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What its blocks are held under."""
+        return self.id, self.index
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def num_missing_tokens(self) -> int:
+        """Tokens whose keys and values are still to be computed."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def wants_prompt_logits(self) -> bool:
+        return self.params.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt_tokens
+
+    @property
+    def first_logit_position(self) -> int:
+        """Logits are wanted of the tokens from this position on; those of position p are about the token at p + 1."""
+        return len(self.prompt_logprobs) - 1 if self.wants_prompt_logits else self.num_tokens - 1

@@ -1,0 +1,106 @@
+"""From Requests to what the caller sees: results, receipts and chunks of a stream."""
+
+from __future__ import annotations
+
+from pellucid import __version__
+from pellucid.engine.loader import LoadedModel
+from pellucid.engine.outputs import CompletionOutput, Metrics, Receipt, RequestOutput, StreamChunk, Usage
+from pellucid.engine.request import Request
+
+
+def build_result(model: LoadedModel, prompt: str | None, requests: list[Request]) -> RequestOutput:
+    """The result of one prompt from its finished requests, one for each of n."""
+    first = requests[0]
+    completion_tokens = sum(r.num_output_tokens for r in requests)
+    return RequestOutput(
+        request_id=first.id,
+        prompt=prompt,
+        prompt_token_ids=first.token_ids[: first.num_prompt_tokens],
+        prompt_logprobs=first.prompt_logprobs if first.params.prompt_logprobs is not None else None,
+        outputs=[_completion(r) for r in requests],
+        usage=Usage(
+            prompt_tokens=first.num_prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=first.num_prompt_tokens + completion_tokens,
+            cached_tokens=first.num_cached_tokens,
+        ),
+        metrics=_metrics(requests),
+        receipt=_receipt(model, prompt, first),
+    )
+
+
+class AnswerStream:
+    """The part of one request that its reader has not seen yet."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._num_tokens = request.num_prompt_tokens
+        self._num_chars = 0
+        self.ended = False
+
+    def next_chunk(self) -> StreamChunk | None:
+        """What is new since the last call; None when nothing is. After the last chunk `ended` is True."""
+        request = self._request
+        self.ended = request.finish_reason is not None
+        if request.num_tokens == self._num_tokens and not self.ended:
+            return None
+        num_seen = self._num_tokens - request.num_prompt_tokens
+        chunk = StreamChunk(
+            index=request.index,
+            text=request.text.text[self._num_chars :],
+            token_ids=request.token_ids[self._num_tokens :],
+            logprobs=request.logprobs[num_seen:],
+            finish_reason=request.finish_reason,
+            stop_reason=request.stop_reason,
+            error=request.error,
+        )
+        self._num_tokens = request.num_tokens
+        self._num_chars = len(request.text.text)
+        return chunk
+
+
+def _completion(request: Request) -> CompletionOutput:
+    return CompletionOutput(
+        index=request.index,
+        text=request.text.text,
+        token_ids=request.token_ids[request.num_prompt_tokens :],
+        logprobs=request.logprobs if request.params.logprobs is not None else None,
+        finish_reason=request.finish_reason or "abort",
+        stop_reason=request.stop_reason,
+        error=request.error,
+    )
+
+
+def _metrics(requests: list[Request]) -> Metrics:
+    times = requests[0].times
+    last = max(r.times.finished for r in requests)
+    later = sum(max(0, r.num_output_tokens - 1) for r in requests)  # tokens after the first of each answer
+    prefill = times.first_token - times.scheduled
+    decode = last - times.first_token
+    return Metrics(
+        queue_time=(times.scheduled or last) - times.arrived,
+        time_to_first_token=times.first_token - times.arrived if times.first_token else None,
+        total_time=last - times.arrived,
+        prefill_tokens_per_second=requests[0].num_prompt_tokens / prefill if prefill > 0 else None,
+        decode_tokens_per_second=later / decode if times.first_token and later and decode > 0 else None,
+        num_preemptions=sum(r.num_preemptions for r in requests),
+    )
+
+
+def _receipt(model: LoadedModel, prompt: str | None, request: Request) -> Receipt:
+    info = model.program.info
+    return Receipt(
+        version=__version__,
+        model=str(model.path),
+        architecture=model.config.architecture,
+        quantisation=model.quantisation,
+        executor=info.executor,
+        isa=info.isa,
+        threads=info.threads,
+        kv_cache_dtype=info.kv_cache_dtype,
+        max_model_len=model.max_model_len,
+        prompt=prompt,
+        sampling_params={**request.params.as_dict(), "seed": request.sampler.seed},
+        seed=request.sampler.seed,
+        cached_tokens=request.num_cached_tokens,
+    )

@@ -1,0 +1,46 @@
+"""From a StepPlan to a Batch: the only place where lists become arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pellucid.engine.scheduler import StepPlan
+from pellucid.executors.base import BLOCK_SIZE, Batch
+
+
+def build_batch(plan: StepPlan) -> tuple[Batch, list[range]]:
+    """The arrays of one step, and for each scheduled request the rows of the logits [R, V] that are its own.
+
+    A request has logits for its computed tokens from `first_logit_position` on: none while a prompt is unfinished, one
+    when it catches up, more when log-probabilities of the prompt are wanted.
+    """
+    counts = np.array([s.count for s in plan.scheduled], np.int32)
+    starts = np.array([s.start for s in plan.scheduled], np.int32)
+    query_start = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=query_start[1:])
+
+    block_tables = np.zeros((len(counts), max(len(s.block_ids) for s in plan.scheduled)), np.int32)  # [B, blocks]
+    token_ids: list[int] = []
+    logit_rows: list[int] = []
+    own_rows: list[range] = []
+    for b, s in enumerate(plan.scheduled):
+        block_tables[b, : len(s.block_ids)] = s.block_ids
+        token_ids += s.request.token_ids[s.start : s.start + s.count]
+        first = max(0, s.request.first_logit_position - s.start)
+        rows = range(int(query_start[b]) + first, int(query_start[b + 1]))
+        own_rows.append(range(len(logit_rows), len(logit_rows) + len(rows)))
+        logit_rows += rows
+
+    sequence = np.repeat(np.arange(len(counts)), counts)  # [T], the b of each token
+    positions = np.arange(len(token_ids)) - np.repeat(query_start[:-1] - starts, counts)  # [T]
+    slots = block_tables[sequence, positions // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
+    batch = Batch(
+        token_ids=np.array(token_ids, np.int32),
+        positions=positions.astype(np.int32),
+        slot_mapping=slots,
+        block_tables=block_tables,
+        query_start=query_start,
+        seq_lens=starts + counts,
+        logit_rows=np.array(logit_rows, np.int32),
+    )
+    return batch, own_rows

@@ -1,0 +1,112 @@
+"""A model and a tokenizer for tests of everything around the model: exact, scripted, milliseconds.
+
+`FakeProgram` keeps the token ids themselves in a paged "KV cache" and predicts from what it reads back, so a wrong slot,
+a stale block or a lost token changes the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pellucid.errors import ExecutorError
+from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult
+
+VOCAB_SIZE = 260
+BOS, EOS, END_OF_TURN, UNUSED = 256, 257, 258, 259
+
+Predict = Callable[[list[int]], np.ndarray]
+
+
+def hashed(tokens: list[int]) -> np.ndarray:
+    """Logits that depend on every token and its place."""
+    state = 0
+    for token in tokens:
+        state = (state * 1_000_003 + token + 1) % (2**61 - 1)
+    return np.random.default_rng(state).standard_normal(VOCAB_SIZE).astype(np.float32) * 3
+
+
+def one_hot(token: int) -> np.ndarray:
+    logits = np.zeros(VOCAB_SIZE, np.float32)
+    logits[token] = 30.0
+    return logits
+
+
+def continuing(*texts: str | Sequence[int]) -> Predict:
+    """Predicts the rest of whichever text the tokens so far begin, then EOS. Texts are prompt and answer together."""
+    scripts = [[*t.encode()] if isinstance(t, str) else list(t) for t in texts]
+
+    def predict(tokens: list[int]) -> np.ndarray:
+        tokens = [t for t in tokens if t != BOS]
+        for script in scripts:
+            if script[: len(tokens)] == tokens and len(script) > len(tokens):
+                return one_hot(script[len(tokens)])
+        return one_hot(EOS)
+
+    return predict
+
+
+class FakeProgram:
+    """Checks every promise that a Batch makes, then answers from `predict(tokens)`."""
+
+    def __init__(self, predict: Predict = hashed, *, num_blocks: int = 64) -> None:
+        self.info = ProgramInfo("fake", "none", 1, "int64", num_blocks, 0)
+        self.batches: list[Batch] = []
+        self.fail_next = False
+        self._predict = predict
+        self._cache = np.full(num_blocks * BLOCK_SIZE, -1)  # token id by slot
+        self._closed = False
+
+    def run(self, batch: Batch) -> StepResult:
+        if self._closed:
+            raise ExecutorError("the program is closed")
+        if self.fail_next:
+            self.fail_next = False
+            self._cache[batch.slot_mapping] = -7  # undefined from here on
+            raise ExecutorError("the step failed")
+        self.batches.append(batch)
+        counts = np.diff(batch.query_start)
+        assert batch.query_start[0] == 0
+        assert batch.query_start[-1] == len(batch.token_ids) == len(batch.positions) == len(batch.slot_mapping)
+        assert (counts > 0).all()
+        assert len(set(batch.slot_mapping.tolist())) == len(batch.slot_mapping), "two tokens share a slot"
+        self._cache[batch.slot_mapping] = batch.token_ids
+        logits = np.zeros((len(batch.logit_rows), VOCAB_SIZE), np.float32)
+        for r, row in enumerate(batch.logit_rows):
+            b = int(np.searchsorted(batch.query_start, row, side="right")) - 1
+            length = batch.seq_lens[b] - (batch.query_start[b + 1] - 1 - row)
+            assert batch.positions[row] == length - 1
+            places = np.arange(length)
+            slots = batch.block_tables[b, places // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + places % BLOCK_SIZE
+            logits[r] = self._predict(self._cache[slots].tolist())
+        return StepResult(logits)
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class ByteTokenizer:
+    """One token a byte, and four control tokens."""
+
+    vocab_size = VOCAB_SIZE
+    bos_token_id: int | None = BOS
+    eos_token_ids = frozenset({EOS})
+    chat_template = None
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        return [BOS] * (add_special and self.bos_token_id is not None) + list(text.encode("utf-8", "replace"))
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        return b"".join(b"" if skip_special and self.is_special(i) else self.token_bytes(i) for i in ids).decode(
+            "utf-8", "replace"
+        )
+
+    def token_bytes(self, id: int) -> bytes:
+        return bytes([id]) if id < 256 else [b"<s>", b"</s>", b"<end>", b"<unused>"][id - 256]
+
+    def token_str(self, id: int) -> str:
+        return self.token_bytes(id).decode("utf-8", "replace")
+
+    def is_special(self, id: int) -> bool:
+        return id >= 256
