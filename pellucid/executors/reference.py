@@ -248,12 +248,12 @@ class ReferenceProgram:
         batch.check(self.info.num_blocks, self._vocab_size, self._max_positions)
         values: dict[str, Array] = {}
         outputs: dict[str, Array] = {}
-        public = {value.name: name for name, value in self._graph.outputs.items()}
         for node in self._graph:
             y = self._evaluate(node, [values[value.name] for value in node.inputs], batch)
             values[node.name] = y
-            if node.name in public:
-                outputs[public[node.name]] = np.array(y, np.float32)
+            for public, value in self._graph.outputs.items():
+                if value == node.output:
+                    outputs[public] = np.array(y, np.float32)
             for value in (node.output, *node.inputs):
                 if self._last_reader[value.name] == node.name:
                     values.pop(value.name, None)
