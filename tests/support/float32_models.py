@@ -1,7 +1,7 @@
 """Real GGUF models in transformers, float32, from dequantised weights: what Pellucid's precision is measured against.
 
-Needs torch, transformers and the PyPI `gguf` package. That package reads and dequantises the file, not Pellucid, so that
-a mistake in our own reader cannot stand on both sides of a comparison. Only for files whose SHA-256 was checked.
+Needs torch, transformers and the PyPI `gguf` package. That package reads and dequantises the file, not Pellucid, so
+that a mistake in our own reader cannot stand on both sides of a comparison. Only for files whose SHA-256 was checked.
 """
 
 from __future__ import annotations
@@ -122,10 +122,9 @@ def _halves(weight: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _filled(model: PreTrainedModel, state: dict[str, np.ndarray]) -> PreTrainedModel:
-    missing = model.load_state_dict(
-        {n: torch.from_numpy(np.ascontiguousarray(w)) for n, w in state.items()}, strict=False
-    )
-    if missing.unexpected_keys or missing.missing_keys != ["lm_head.weight"]:
-        raise ValueError(f"weights do not fit: missing {missing.missing_keys}, unexpected {missing.unexpected_keys}")
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(weight)) for name, weight in state.items()}
+    keys = model.load_state_dict(tensors, strict=False)
+    if keys.unexpected_keys or keys.missing_keys != ["lm_head.weight"]:
+        raise ValueError(f"weights do not fit: missing {keys.missing_keys}, unexpected {keys.unexpected_keys}")
     model.tie_weights()
     return model.float().eval()
