@@ -42,16 +42,15 @@ class Batch:
         for name, (dtype, ndim) in _BATCH_ARRAYS.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != ndim:
-                raise ExecutorError(
-                    f"batch.{name} is {array.dtype} with {array.ndim} axes, expected {dtype} with {ndim}"
-                )
+                found = f"{array.dtype} with {array.ndim} axes"
+                raise ExecutorError(f"batch.{name} is {found}, expected {np.dtype(dtype)} with {ndim}")
         num_tokens, num_seqs = len(self.token_ids), len(self.seq_lens)
         lengths = {"positions": num_tokens, "slot_mapping": num_tokens, "block_tables": num_seqs}
         lengths["query_start"] = num_seqs + 1
         for name, length in lengths.items():
             if len(getattr(self, name)) != length:
                 raise ExecutorError(f"batch.{name} has length {len(getattr(self, name))}, expected {length}")
-        counts = np.diff(self.query_start)
+        counts = self.query_start[1:] - self.query_start[:-1]
         if num_seqs == 0 or self.query_start[0] != 0 or self.query_start[-1] != num_tokens or counts.min() < 1:
             raise ExecutorError(f"batch.query_start does not rise from 0 to {num_tokens}, by one or more a sequence")
         _check_range("token_ids", self.token_ids, vocab_size)
@@ -67,7 +66,8 @@ class Batch:
         blocks = self.block_tables[np.repeat(np.arange(num_seqs), counts), self.positions // BLOCK_SIZE]
         if (self.slot_mapping != blocks.astype(np.int64) * BLOCK_SIZE + self.positions % BLOCK_SIZE).any():
             raise ExecutorError("batch.slot_mapping does not follow from batch.block_tables and batch.positions")
-        if len(np.unique(self.slot_mapping)) != num_tokens:
+        slots = np.sort(self.slot_mapping)
+        if (slots[1:] == slots[:-1]).any():
             raise ExecutorError("batch.slot_mapping sends two tokens to one KV slot")
 
 
@@ -82,8 +82,9 @@ _BATCH_ARRAYS = {
 }
 
 
-def _check_range(name: str, array: npt.NDArray[np.integer], limit: int) -> None:
-    if array.size and (array.min() < 0 or array.max() >= limit):
+def _check_range(name: str, array: npt.NDArray[np.int32], limit: int) -> None:
+    # As unsigned numbers negative ones are large, so one pass finds both ends.
+    if array.size and array.view(np.uint32).max() >= limit:
         bad = array[(array < 0) | (array >= limit)].flat[0]
         raise ExecutorError(f"batch.{name} holds {bad}, expected 0 to {limit - 1}")
 

@@ -57,7 +57,7 @@ def rms_norm(x: Array, weight: Array, *, eps: float, offset: float) -> Array:
 
     Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
     """
-    groups = x.reshape(len(x), -1, len(weight))
+    groups = x.reshape(len(x), x.shape[1] // len(weight), len(weight))
     mean_square = np.mean(groups * groups, axis=-1, keepdims=True)
     y: Array = groups / np.sqrt(mean_square + eps) * (offset + weight)
     return y.reshape(x.shape)
