@@ -80,7 +80,7 @@ def choose_files(hub_id: HubId, sizes: dict[str, int]) -> tuple[str | None, list
     ggufs = {
         name: size
         for name, size in sizes.items()
-        if name.lower().endswith(".gguf") and is_first_part(name) and "mmproj" not in name.lower()
+        if name.lower().endswith(".gguf") and _is_first_part(name) and "mmproj" not in name.lower()
     }
     if hub_id.file is not None:
         wanted = hub_id.file
@@ -247,7 +247,7 @@ def _hub_errors(hub_id: HubId) -> Iterator[None]:
         ) from error
 
 
-def is_first_part(name: str) -> bool:
+def _is_first_part(name: str) -> bool:
     return not _GGUF_PART.fullmatch(name) or "-00001-of-" in name
 
 

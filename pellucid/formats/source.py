@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.config import cache_dir as default_cache_dir
-from pellucid.errors import InvalidParameter, ModelNotFound, UnsupportedModel
+from pellucid.errors import InvalidParameter, ModelNotFound
 from pellucid.formats import builtin, hub
 from pellucid.formats.builtin import BUILTINS
 from pellucid.formats.download import Progress
 
 _MODEL_SUFFIXES = (".gguf", ".safetensors")
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def resolve(
         return builtin.find(known, cache / "models") or builtin.fetch(known, cache / "models", progress)
     path = Path(text).expanduser()
     if _exists(path):
-        return _local(path)
+        return path
     hub_id = None if isinstance(model, Path) or _looks_like_path(text) else hub.HubId.parse(text)
     if hub_id is None:
         raise _not_found(text, path, cache)
@@ -73,24 +72,6 @@ def cached_models(cache_dir: Path | None = None) -> list[CachedModel]:
         if model is not None:
             found.append(model)
     return found
-
-
-def _local(path: Path) -> Path:
-    """`path` if it can be a model. A folder that only holds one GGUF file stands for that file."""
-    if path.is_dir():
-        ggufs = sorted(p for p in path.iterdir() if p.suffix.lower() == ".gguf")
-        if (path / "config.json").exists() or not ggufs:
-            return path
-        firsts = [p for p in ggufs if hub.is_first_part(p.name)]
-        if len(firsts) == 1:
-            return firsts[0]
-        raise ModelNotFound(f"{path} holds several GGUF files; name one of: {', '.join(p.name for p in firsts[:20])}")
-    if path.suffix.lower() in _PICKLES:
-        raise UnsupportedModel(
-            f"{path} is a pickle by its name. Pickles can run code when they are read; Pellucid never loads them. "
-            "Give a .gguf or .safetensors file."
-        )
-    return path
 
 
 def _exists(path: Path) -> bool:

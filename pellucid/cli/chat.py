@@ -1,0 +1,170 @@
+"""`pellucid chat`: talk with a model in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pellucid.cli import options, terminal
+from pellucid.config import cache_dir
+from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
+
+if TYPE_CHECKING:
+    from pellucid.cli.conversation import Conversation
+
+HELP = {
+    "/help": "show this list",
+    "/clear": "forget the conversation, keep the system message",
+    "/system TEXT": "set the system message; without TEXT, show it",
+    "/regen": "take the last answer back and make another",
+    "/save FILE": "write the conversation to a new JSON file",
+    "/load FILE": "go on with a saved conversation",
+    "/stats": "speed of the last answer, and how full the context is",
+    "/exit": "leave (Ctrl-D does it, too)",
+}
+
+
+def chat(
+    model: options.Model,
+    system: options.System = None,
+    chat_template: options.ChatTemplate = None,
+    max_tokens: options.MaxTokens = options.MAX_TOKENS,
+    temperature: options.Temperature = options.TEMPERATURE,
+    top_k: options.TopK = options.TOP_K,
+    top_p: options.TopP = options.TOP_P,
+    min_p: options.MinP = options.MIN_P,
+    repeat_penalty: options.RepeatPenalty = options.REPEAT_PENALTY,
+    seed: options.Seed = options.SEED,
+    ctx_size: options.CtxSize = None,
+    threads: options.Threads = None,
+    isa: options.Isa = None,
+    executor: options.Executor = "cpu",
+    colour: options.Colour = None,
+) -> None:
+    """Talk with a model; /help lists the commands.
+
+    Ctrl-C stops the answer, Ctrl-D leaves. Lines piped into standard input are answered one by one.
+    """
+    from pellucid.cli.conversation import Conversation
+
+    params = options.sampling_params(max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed)
+    with options.EngineOptions(model, ctx_size, threads, isa, executor, chat_template).load() as llm:
+        if chat_template is None and llm.tokenizer.chat_template is None:
+            raise InvalidRequest(
+                "this model has no chat template: it continues text rather than answers. "
+                "Use `pellucid run`, or give a template with --chat-template"
+            )
+        conversation = Conversation(llm, params, system)
+        interactive = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
+        if interactive:
+            terminal.note(f"{model}: {llm.max_model_len:,} tokens of context. /help lists the commands.", colour)
+        for line in _typed_lines(colour) if interactive else _piped_lines():
+            try:
+                if not _act(conversation, line):
+                    break
+            except PellucidError as error:
+                if not interactive:
+                    raise
+                terminal.fail(str(error))
+
+
+def _act(conversation: Conversation, line: str) -> bool:
+    """Carry out one line, a question or a /command; False when it asks to leave."""
+    command, _, rest = line.strip().partition(" ")
+    rest = rest.strip()
+    match command:
+        case "":
+            pass
+        case "/exit" | "/quit" | "/bye":
+            return False
+        case "/help":
+            for usage, meaning in HELP.items():
+                terminal.note(f"{usage:<14} {meaning}")
+        case "/clear":
+            conversation.clear()
+            terminal.note("The conversation is forgotten.")
+        case "/system" if rest:
+            conversation.set_system(rest)
+            terminal.note("The system message is set.")
+        case "/system":
+            terminal.note(conversation.system or "There is no system message.")
+        case "/regen":
+            _answer(conversation, conversation.take_back())
+        case "/save":
+            conversation.save(_path(rest, "save"))
+            terminal.note(f"Saved to {rest}.")
+        case "/load":
+            conversation.load(_path(rest, "load"))
+            terminal.note(f"Loaded {len(conversation.messages)} messages.")
+        case "/stats":
+            terminal.note(conversation.stats())
+        case _ if command.startswith("/") and command[1:].isalpha():
+            raise InvalidParameter("command", f"there is no {command}; /help lists the commands")
+        case _:
+            _answer(conversation, line)
+    return True
+
+
+def _answer(conversation: Conversation, text: str) -> None:
+    """Stream the answer to stdout; Ctrl-C ends it there."""
+    on_terminal = terminal.is_terminal(sys.stdout)
+    with terminal.Interruption() as stop:
+        for piece in conversation.ask(text, stopped=lambda: bool(stop)):
+            sys.stdout.write(terminal.safe(piece) if on_terminal else piece)
+            sys.stdout.flush()
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    if stop:
+        terminal.note("[stopped]")
+
+
+def _path(text: str, command: str) -> Path:
+    if not text:
+        raise InvalidParameter(command, f"name a file: /{command} FILE")
+    return Path(text).expanduser()
+
+
+def _piped_lines() -> Iterator[str]:
+    for line in sys.stdin.buffer:
+        yield options.decode(line, "standard input")
+
+
+def _typed_lines(colour: bool | None) -> Iterator[str]:
+    """Lines from a person, with editing, history across sessions and completion of commands."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.formatted_text import FormattedText
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    history: History
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        path = cache_dir() / "chat-history"
+        path.touch(mode=0o600)
+        history = FileHistory(str(path))
+    except OSError:
+        history = InMemoryHistory()
+    words = WordCompleter([usage.split()[0] for usage in HELP], sentence=True)
+    session: PromptSession[str] = PromptSession(
+        FormattedText([("bold ansigreen" if terminal.use_colour(sys.stdout, colour) else "", "> ")]),
+        history=history,
+        completer=words,
+        complete_while_typing=False,
+        key_bindings=keys,
+    )
+    while True:
+        try:
+            yield session.prompt()
+        except KeyboardInterrupt:
+            terminal.note("Ctrl-D or /exit leaves.", colour)
+        except EOFError:
+            return
