@@ -15,6 +15,7 @@ from pellucid.models.family import Family
 from pellucid.models.gemma import Gemma
 from pellucid.models.gemma2 import Gemma2
 from pellucid.models.gemma3 import Gemma3
+from pellucid.models.gpt2 import GPT2
 from pellucid.models.llama import Llama
 from pellucid.models.mistral import Mistral
 from pellucid.models.phi3 import Phi3
@@ -22,7 +23,7 @@ from pellucid.models.qwen2 import Qwen2
 from pellucid.models.qwen3 import Qwen3
 from pellucid.models.reader import ConfigReader
 
-FAMILIES: tuple[type[Family], ...] = (Llama, Mistral, Qwen2, Qwen3, Gemma, Gemma2, Gemma3, Phi3)
+FAMILIES: tuple[type[Family], ...] = (Llama, Mistral, Qwen2, Qwen3, Gemma, Gemma2, Gemma3, Phi3, GPT2)
 
 
 def build_model(ckpt: Checkpoint, *, max_model_len: int | None = None) -> tuple[ModelConfig, Graph]:
