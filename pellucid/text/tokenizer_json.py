@@ -1,0 +1,306 @@
+"""Reads a model folder's tokenizer.json, and the small files that complete it, into a Vocabulary.
+
+tokenizer.json is taken apart rather than loaded whole: the special tokens are kept out of the encoder (and out of its
+BPE vocabulary and merges), so that no text can become one; the rest of the pipeline is the `tokenizers` library's own.
+Only BPE tokenizers whose pieces spell bytes in one of the two known ways are accepted. Source: the library's
+serialisation format.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pellucid.errors import FormatError, ModelNotFound, UnsupportedModel
+from pellucid.formats.json_file import read_json_object
+from pellucid.text.end_of_generation import end_of_generation_ids
+from pellucid.text.patterns import check_patterns
+from pellucid.text.vocabulary import (
+    MAX_VOCAB_SIZE,
+    SPACE_PIECE,
+    KindArray,
+    Scheme,
+    SpecialToken,
+    TokenKind,
+    Vocabulary,
+    rust_errors,
+)
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from pellucid.formats.checkpoint import Checkpoint
+
+MAX_FILE_BYTES = 128 << 20  # the largest tokenizer.json in use (Gemma 3) has 33 MB
+_REFUSED_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+_MATCH_FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+_FLAGS = ("special", *_MATCH_FLAGS)
+_VARIABLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+_SPACE_DECODER = {"type": "Replace", "pattern": {"String": SPACE_PIECE}, "content": " "}
+_Json = dict[str, Any]
+
+
+def read_folder_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+    """Raises ModelNotFound (no tokenizer.json), FormatError (damaged files) or UnsupportedModel (of another kind)."""
+    path = checkpoint.folder_file("tokenizer.json")
+    if path is None:
+        raise ModelNotFound(f"{checkpoint.path} has no tokenizer.json, which is needed to turn text into tokens")
+    tokenizer = read_json_object(path, MAX_FILE_BYTES)
+    config = {**_optional(checkpoint, "special_tokens_map.json"), **_optional(checkpoint, "tokenizer_config.json")}
+    generation = _optional(checkpoint, "generation_config.json")
+
+    added = _added_tokens(tokenizer)
+    model = _bpe(tokenizer)
+    pieces = _pieces(model["vocab"], added)
+    kinds = _kinds(model, added, len(pieces))
+    special_tokens = [
+        SpecialToken(token["id"], token["content"], token["lstrip"], token["rstrip"], token["single_word"])
+        for token in added
+        if token["special"]
+    ]
+    scheme, strips_leading_space = _scheme(tokenizer.get("decoder"))
+    ids = {token.text: token.id for token in special_tokens}
+    variables = {name: text for name in _VARIABLES if (text := _token_text(config.get(name))) is not None}
+    bos, eos = (ids.get(variables.get(name, "")) for name in ("bos_token", "eos_token"))
+    prefix_ids, suffix_ids = _around(tokenizer.get("post_processor"), len(pieces))
+    with rust_errors(FormatError, "tokenizer.json"):
+        encoder, next_encoder = _encoders(tokenizer, model, added)
+    ends = [
+        *_end_ids(generation, len(pieces)),
+        *_end_ids(checkpoint.metadata, len(pieces)),
+        *([] if eos is None else [eos]),
+    ]
+    return Vocabulary(
+        scheme=scheme,
+        pieces=pieces,
+        kinds=kinds,
+        special_tokens=special_tokens,
+        encoder=encoder,
+        next_encoder=next_encoder,
+        prefix_ids=_configured(prefix_ids, bos, config.get("add_bos_token")),
+        suffix_ids=_configured(suffix_ids, eos, config.get("add_eos_token")),
+        bos_token_id=bos,
+        eos_token_ids=end_of_generation_ids(ends, special_tokens),
+        strips_leading_space=strips_leading_space,
+        template_source=_template(checkpoint, config),
+        template_variables=variables,
+    )
+
+
+def _optional(checkpoint: Checkpoint, name: str) -> _Json:
+    path = checkpoint.folder_file(name)
+    return {} if path is None else read_json_object(path, MAX_FILE_BYTES)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_VOCAB_SIZE
+
+
+def _added_tokens(tokenizer: _Json) -> list[_Json]:
+    """The added tokens with every flag present and of the right type."""
+    added = tokenizer.get("added_tokens") or []
+    if not isinstance(added, list):
+        raise FormatError("added_tokens of tokenizer.json is not a list")
+    checked = []
+    for token in added:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not _is_id(token.get("id")):
+            raise FormatError(
+                f"tokenizer.json has the added token {str(token)[:200]}, expected an object with content and id"
+            )
+        flags = {name: token.get(name, False) for name in _FLAGS}
+        if not all(isinstance(flag, bool) for flag in flags.values()) or not token["content"]:
+            raise FormatError(
+                f"tokenizer.json has the added token {str(token)[:200]}, expected text and true or false flags"
+            )
+        checked.append({"id": token["id"], "content": token["content"], **flags})
+    return checked
+
+
+def _bpe(tokenizer: _Json) -> _Json:
+    model = tokenizer.get("model")
+    if not isinstance(model, dict):
+        raise FormatError("tokenizer.json has no model object")
+    if model.get("type", "BPE") != "BPE":
+        raise UnsupportedModel(f"tokenizer.json's model is a {str(model['type'])[:40]}; only BPE is supported")
+    for option in _REFUSED_OPTIONS:
+        if model.get(option):
+            raise UnsupportedModel(f"tokenizer.json's model sets {option}, which is not supported")
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not isinstance(merges, list):
+        raise FormatError("tokenizer.json's model needs a vocab object and a merges list")
+    if not all(map(_is_id, vocab.values())):
+        raise FormatError(f"tokenizer.json's vocab has a value that is not an id from 0 to {MAX_VOCAB_SIZE - 1}")
+    return model
+
+
+def _pieces(vocab: dict[str, int], added: list[_Json]) -> list[str | None]:
+    """The text of each id; None where the file skips one."""
+    ids = dict(vocab)
+    for token in added:
+        if ids.setdefault(token["content"], token["id"]) != token["id"]:
+            raise FormatError(f"tokenizer.json gives the token {token['content'][:80]!r} two ids")
+    if not ids:
+        raise FormatError("tokenizer.json has no tokens")
+    pieces: list[str | None] = [None] * (1 + max(ids.values()))
+    for piece, id in ids.items():
+        if pieces[id] is not None:
+            raise FormatError(f"tokenizer.json gives the id {id} to two tokens, {pieces[id]!r:.80} and {piece!r:.80}")
+        pieces[id] = piece
+    return pieces
+
+
+def _kinds(model: _Json, added: list[_Json], count: int) -> KindArray:
+    vocab = model["vocab"]
+    kinds = np.full(count, TokenKind.NORMAL, np.uint8)
+    if model.get("byte_fallback"):
+        kinds[[vocab[name] for name in map("<0x{:02X}>".format, range(256)) if name in vocab]] = TokenKind.BYTE
+    for token in added:
+        kinds[token["id"]] = TokenKind.CONTROL if token["special"] else TokenKind.USER_DEFINED
+    unknown = model.get("unk_token")
+    if isinstance(unknown, str) and unknown in vocab:
+        kinds[vocab[unknown]] = TokenKind.UNKNOWN
+    return kinds
+
+
+def _scheme(decoder: Any) -> tuple[Scheme, bool]:
+    """How pieces spell bytes, and whether decoding takes a leading space away."""
+    steps = decoder.get("decoders", [decoder]) if isinstance(decoder, dict) else []
+    names = [step.get("type") if isinstance(step, dict) else None for step in steps]
+    if names == ["ByteLevel"]:
+        return Scheme.BYTE_LEVEL, False
+    if names == ["Metaspace"] and steps[0].get("replacement", SPACE_PIECE) == SPACE_PIECE:
+        return Scheme.SENTENCEPIECE, steps[0].get("prepend_scheme", "always") != "never"
+    if names[:3] == ["Replace", "ByteFallback", "Fuse"] and steps[0] == _SPACE_DECODER:
+        if names[3:] == []:
+            return Scheme.SENTENCEPIECE, False
+        if steps[3:] == [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]:
+            return Scheme.SENTENCEPIECE, True
+    raise UnsupportedModel(
+        f"tokenizer.json decodes with {', '.join(map(str, names))[:200] or 'nothing'}; supported are ByteLevel, "
+        "Metaspace, and Replace, ByteFallback, Fuse and Strip as SentencePiece models use them"
+    )
+
+
+def _around(processor: Any, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the post-processor puts before and after a text."""
+    if processor is None:
+        return (), ()
+    if not isinstance(processor, dict):
+        raise FormatError("post_processor of tokenizer.json is not an object")
+    before: list[int] = []
+    after: list[int] = []
+    for step in processor.get("processors", [processor]):
+        kind = step.get("type") if isinstance(step, dict) else None
+        if kind == "ByteLevel":  # changes offsets, not ids
+            continue
+        if kind != "TemplateProcessing":
+            raise UnsupportedModel(
+                f"tokenizer.json has the post-processor {str(kind)[:40]!r}; supported is TemplateProcessing"
+            )
+        target = before
+        try:
+            for item in step["single"]:
+                if "Sequence" in item:
+                    target = after
+                else:
+                    target += step["special_tokens"][item["SpecialToken"]["id"]]["ids"]
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"tokenizer.json's TemplateProcessing is not complete: {error!r:.80}") from None
+    for id in (*before, *after):
+        if not _is_id(id) or id >= count:
+            raise FormatError(f"tokenizer.json's post-processor adds the id {id!r:.40}, which no token has")
+    return tuple(before), tuple(after)
+
+
+def _configured(ids: tuple[int, ...], token: int | None, wanted: Any) -> tuple[int, ...]:
+    """tokenizer_config.json's add_bos_token and add_eos_token go before tokenizer.json's post-processor."""
+    if wanted is None:
+        return ids
+    if not wanted:
+        return tuple(id for id in ids if id != token)
+    if token is None:
+        raise FormatError(
+            "tokenizer_config.json adds a token to every prompt (add_bos_token or add_eos_token) but does not name it"
+        )
+    return ids if token in ids else (*ids, token)
+
+
+def _token_text(value: Any) -> str | None:
+    """A token in tokenizer_config.json is its text, or an object with its content."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _end_ids(config: Any, count: int) -> list[int]:
+    ends = config.get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    for end in ends:
+        if not _is_id(end):
+            raise FormatError(f"eos_token_id is {end!r:.40}, expected an id or a list of ids")
+    return [end for end in ends if end < count]
+
+
+def _template(checkpoint: Checkpoint, config: _Json) -> str | None:
+    path = checkpoint.folder_file("chat_template.jinja")
+    if path is not None:
+        return path.read_text("utf-8", "replace")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = next(
+            (item.get("template") for item in template if isinstance(item, dict) and item.get("name") == "default"),
+            None,
+        )
+    if template is not None and not isinstance(template, str):
+        raise FormatError("chat_template of tokenizer_config.json is neither a string nor a list with a default")
+    return template
+
+
+def _encoders(tokenizer: _Json, model: _Json, added: list[_Json]) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
+    """The encoder for ordinary text, and the one for text after a special token."""
+    pipeline = {name: tokenizer.get(name) for name in ("normalizer", "pre_tokenizer")}
+    check_patterns(pipeline)
+    rest = json.loads(json.dumps(pipeline).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"'))
+    bpe = _open_model(model, added)
+    plain = [token for token in added if not token["special"]]
+    encoder = _assemble(pipeline, bpe, plain)
+    return encoder, encoder if rest == pipeline else _assemble(rest, bpe, plain)
+
+
+def _assemble(pipeline: _Json, bpe: tokenizers.models.BPE, plain: list[_Json]) -> tokenizers.Tokenizer:
+    from tokenizers import AddedToken, Tokenizer
+
+    empty = {"type": "BPE", "vocab": {}, "merges": []}
+    encoder = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **pipeline, "model": empty}))
+    encoder.model = bpe
+    encoder.add_tokens(
+        [AddedToken(token["content"], special=False, **{flag: token[flag] for flag in _MATCH_FLAGS}) for token in plain]
+    )
+    return encoder
+
+
+def _open_model(model: _Json, added: list[_Json]) -> tokenizers.models.BPE:
+    """The BPE model without the special tokens: no text and no merge can yield one."""
+    from tokenizers import models
+
+    unknown = model.get("unk_token")
+    closed = {token["content"] for token in added if token["special"] and token["content"] != unknown}
+    vocab = {**model["vocab"], **{token["content"]: token["id"] for token in added if not token["special"]}}
+    merges: list[Any] = [
+        tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]
+    ]
+    if not set(map(len, merges)) <= {2}:
+        raise FormatError("tokenizer.json has a merge that is not two pieces")
+    if not closed.isdisjoint(vocab):
+        vocab = {piece: id for piece, id in vocab.items() if piece not in closed}
+        merges = [(left, right) for left, right in merges if closed.isdisjoint((left, right, left + right))]
+    return models.BPE(
+        vocab=vocab,
+        merges=merges,
+        unk_token=unknown,
+        fuse_unk=bool(model.get("fuse_unk")),
+        byte_fallback=bool(model.get("byte_fallback")),
+        ignore_merges=bool(model.get("ignore_merges")),
+    )
