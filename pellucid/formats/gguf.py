@@ -71,11 +71,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, QTensor]]:
     match = SPLIT_NAME.fullmatch(path.name)
     if match is None:
         metadata, tensors = _read_file(path)
-        if metadata.get("split.count", 1) != 1:
-            raise FormatError(
-                f"{path.name!r} is a part of a split model (split.count = {metadata['split.count']!r}), but its name "
-                "is not NAME-00001-of-0000N.gguf, so the other parts cannot be found; give it its original name"
-            )
+        if "split.count" in metadata:
+            _expect(path, metadata, "split.count", 1)
         return metadata, tensors
     return _read_split(path, match[1], int(match[3]))
 
@@ -105,8 +102,12 @@ def _read_split(path: Path, stem: str, count: int) -> tuple[dict[str, Any], dict
 
 def _expect(path: Path, metadata: dict[str, Any], key: str, value: int) -> None:
     found = metadata.get(key)
-    if isinstance(found, bool) or found != value:
-        raise FormatError(f"{path.name!r}: {key} is {found!r}, expected {value}; the parts do not belong together")
+    if type(found) is not int or found != value:
+        shown = f"{found!r:.40}" if found is None or isinstance(found, int | float | str) else "an array"
+        raise FormatError(
+            f"{path.name!r}: {key} is {shown}, expected {value}; a part of a split model keeps the name "
+            "NAME-00001-of-0000N.gguf it was published with, and lies beside the other parts of the same model"
+        )
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, QTensor]]:
