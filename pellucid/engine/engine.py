@@ -155,10 +155,10 @@ class Engine:
         num_computed_tokens changes last: a request interrupted before that computes the same tokens once more.
         """
         request, num_computed = entry.request, entry.start + entry.count
-        num_prompt_rows = min(len(logits), request.num_prompt_tokens - len(request.prompt_logprobs))
-        for row in logits[:num_prompt_rows]:
-            token = request.token_ids[len(request.prompt_logprobs)]
-            request.prompt_logprobs.append(self._position_logprobs(row, token, request.params.prompt_logprobs or 0))
+        if request.wants_prompt_logits:
+            for row in logits[: request.num_prompt_tokens - len(request.prompt_logprobs)]:
+                token = request.token_ids[len(request.prompt_logprobs)]
+                request.prompt_logprobs.append(self._position_logprobs(row, token, request.params.prompt_logprobs or 0))
         if num_computed < request.num_tokens:
             request.num_computed_tokens = num_computed
             return False
@@ -179,12 +179,12 @@ class Engine:
         may_stop = request.num_output_tokens >= params.min_tokens
         is_end = token in self.tokenizer.eos_token_ids and not params.ignore_eos
         if (is_end or token in params.stop_token_ids) and may_stop:
-            if params.include_stop_str_in_output:
+            if params.include_stop_str_in_output and self._has_text(token):
                 request.text.add(token, may_stop=False)
             request.text.finish()
             request.stop_reason = None if is_end else token
             self._finish(request, "stop")
-        elif (stop := request.text.add(token, may_stop=may_stop)) is not None:
+        elif self._has_text(token) and (stop := request.text.add(token, may_stop=may_stop)) is not None:
             request.stop_reason = stop
             self._finish(request, "stop")
         elif request.num_tokens >= request.max_num_tokens:
@@ -221,7 +221,7 @@ class Engine:
                 prompt_token_ids=prompt,
             ),
             text=AnswerText(
-                Detokenizer(self.tokenizer, skip_special_tokens=params.skip_special_tokens),
+                Detokenizer(self.tokenizer, skip_special_tokens=params.skip_special_tokens, continuation=True),
                 params.stop,
                 include_stop=params.include_stop_str_in_output,
             ),
@@ -230,6 +230,14 @@ class Engine:
 
     def _position_logprobs(self, row: npt.NDArray[np.float32], token: int, top: int) -> PositionLogprobs:
         return {
-            r.token_id: Logprob(r.logprob, r.rank, self.tokenizer.token_bytes(r.token_id).decode("utf-8", "replace"))
+            r.token_id: Logprob(r.logprob, r.rank, self.tokenizer.token_str(r.token_id) if self._has_text(r.token_id) else "")
             for r in ranked_logprobs(row, token, top)
         }
+
+    def _has_text(self, token: int) -> bool:
+        """False for ids that only pad the logits, beyond the vocabulary or in holes of it."""
+        try:
+            self.tokenizer.token_bytes(token)
+        except InvalidParameter:
+            return False
+        return True

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pellucid.config import EngineConfig
 from pellucid.errors import InvalidParameter, ResourceError
@@ -18,8 +19,10 @@ from pellucid.graph.ir import Graph
 from pellucid.graph.passes.fuse import fuse
 from pellucid.models.config import ModelConfig
 from pellucid.models.registry import build_model
-from pellucid.text.chat_template import ChatTemplate
 from pellucid.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from pellucid.text.chat_template import ChatTemplate
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +106,17 @@ def available_memory() -> int:
 
 
 def _chat_template(override: str | Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The model's own template, or the one given as Jinja text or as the path of a file with it."""
     if override is None:
         return tokenizer.chat_template
-    raise NotImplementedError
+    from pellucid.text.chat_template import ChatTemplate
+
+    if isinstance(override, str) and "{" in override:
+        return ChatTemplate(override, tokenizer.template_variables)
+    try:
+        return ChatTemplate(Path(override).read_text("utf-8"), tokenizer.template_variables)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameter("chat_template", f"expected Jinja text or a file with it; {override!r} is neither") from error
 
 
 def _quantisation(graph: Graph) -> dict[str, float]:

@@ -103,27 +103,22 @@ class RowSampler:
         if not np.isfinite(largest):
             raise ExecutorError("no token can be chosen: all of them are masked")
 
-        def weigh(x: Logits) -> npt.NDArray[np.float32]:
-            return np.exp((x - largest) / np.float32(params.temperature))
+        def weigh(x: Logits) -> Logits:
+            x = x - largest
+            with np.errstate(over="ignore"):  # -inf is as good as any other weight of 0
+                x /= np.float32(params.temperature)
+            return np.exp(x, out=x)
 
         if 0 < params.top_k < len(logits):
             ids = top_ids(logits, params.top_k)
             weights = weigh(logits[ids])
             if params.top_p < 1:
-                size = nucleus(weights, params.top_p, float(weights.sum(dtype=np.float64)))
-                ids, weights = ids[: size or None], weights[: size or None]
+                kept = nucleus(weights, params.top_p)
+                ids, weights = ids[kept], weights[kept]
         elif params.top_p < 1:
-            every = weigh(logits)
-            total = float(every.sum(dtype=np.float64))
-            count = 256
-            while True:
-                ids = top_ids(logits, count)
-                weights = every[ids]
-                size = nucleus(weights, params.top_p, total)
-                if size or count >= len(logits):
-                    break
-                count *= 8
-            ids, weights = ids[: size or None], weights[: size or None]
+            weights = weigh(logits)
+            ids = nucleus(weights, params.top_p)
+            weights = weights[ids]
         else:
             weights = weigh(logits)
             if params.min_p == 0:
@@ -211,10 +206,28 @@ def top_ids(x: Logits, count: int) -> Ids:
     return found[np.argsort(-x[found], kind="stable")[:count]]
 
 
-def nucleus(weights: npt.NDArray[np.float32], top_p: float, total: float) -> int:
-    """How many of the descending `weights` are needed to reach top_p of `total`; 0 when all of them do not."""
-    reached = weights.cumsum(dtype=np.float64) >= top_p * total
-    return int(reached.argmax()) + 1 if reached.any() else 0
+def nucleus(weights: Logits, top_p: float) -> Ids:
+    """Indices of the fewest of the largest `weights` that reach top_p of their sum, equals by ascending index.
+
+    Nearly always they are among the 256 largest. If not, a histogram of the weights' logarithms (64 bins to the power of
+    e) tells which bin holds the last one, and only that bin is sorted.
+    """
+    target = top_p * float(weights.sum(dtype=np.float64))
+    best = top_ids(weights, 256)
+    reached = weights[best].cumsum(dtype=np.float64) >= target
+    if reached.any():
+        return best[: int(reached.argmax()) + 1]
+    with np.errstate(divide="ignore"):
+        bins = np.minimum(np.log(weights) * np.float32(-64), np.float32(8191)).astype(np.int64)  # weights are at most 1
+    below = np.bincount(bins, weights).cumsum()
+    last = int(below.searchsorted(target))
+    if last >= len(below):  # rounding: not even all of them reach the target
+        return np.arange(len(weights))
+    members = np.flatnonzero(bins == last)
+    members = members[np.argsort(-weights[members], kind="stable")]
+    before = float(below[last - 1]) if last else 0.0
+    size = 1 + int((before + weights[members].cumsum(dtype=np.float64)).searchsorted(target))
+    return np.concatenate([np.flatnonzero(bins < last), members[:size]])
 
 
 def draw(weights: npt.NDArray[np.float32], u: float) -> int:

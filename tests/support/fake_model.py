@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pellucid.errors import ExecutorError
+from pellucid.errors import ExecutorError, InvalidParameter
 from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult
 
 VOCAB_SIZE = 260
@@ -92,6 +92,7 @@ class ByteTokenizer:
     vocab_size = VOCAB_SIZE
     bos_token_id: int | None = BOS
     eos_token_ids = frozenset({EOS})
+    strips_leading_space = False
     chat_template = None
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
@@ -103,6 +104,8 @@ class ByteTokenizer:
         )
 
     def token_bytes(self, id: int) -> bytes:
+        if id >= self.vocab_size:
+            raise InvalidParameter("token id", f"{id} does not exist")
         return bytes([id]) if id < 256 else [b"<s>", b"</s>", b"<end>", b"<unused>"][id - 256]
 
     def token_str(self, id: int) -> str:
