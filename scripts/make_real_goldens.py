@@ -26,7 +26,7 @@ from support.models import fetch_gemma3, fetch_smollm2  # noqa: E402
 GOLDENS = ROOT / "tests" / "goldens" / "real"
 NUM_TOKENS, TOP = 384, 256
 STORY_TOKENS, STORY_ROWS, STORY_NEW_TOKENS = 300, 48, 200
-STORY_PROMPT = "One day, Tim found a big box in the garden."
+STORY_PROMPT = "One day, Tim found a big box in the garden"
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def make_story_golden(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     ids = tokenizer((GOLDENS / "story.txt").read_text(encoding="utf-8")).input_ids[:STORY_TOKENS]
     rows = np.linspace(0, STORY_TOKENS - 1, STORY_ROWS).astype(np.int32)
-    prompt = tokenizer(STORY_PROMPT).input_ids[:-1]  # without the end token that this tokenizer appends
+    prompt = tokenizer(STORY_PROMPT).input_ids
     greedy, margins = prompt.copy(), []
     for _ in range(STORY_NEW_TOKENS):
         best = model(torch.tensor([greedy])).logits[0, -1].topk(2)
