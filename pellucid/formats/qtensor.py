@@ -40,4 +40,6 @@ class QTensor:
     def rows(self, start: int, stop: int) -> QTensor:
         """Rows [start, stop) of a matrix, without copying."""
         n = self.row_nbytes
-        return QTensor(f"{self.name}[{start}:{stop}]", self.type, (stop - start, *self.shape[1:]), self.data[start * n : stop * n])
+        return QTensor(
+            f"{self.name}[{start}:{stop}]", self.type, (stop - start, *self.shape[1:]), self.data[start * n : stop * n]
+        )
