@@ -16,8 +16,9 @@ from pellucid.executors import get_executor
 from pellucid.executors import reference as ops
 from pellucid.executors.base import BLOCK_SIZE
 from pellucid.executors.reference import ReferenceExecutor
-from pellucid.graph.builder import ACTIVATIONS
+from pellucid.graph.builder import ACTIVATIONS, GraphBuilder
 from pellucid.graph.ir import Graph, Node, Value
+from pellucid.graph.weights import from_array
 
 GRAPHS = {"llama": llama_like(), "llama interleaved": llama_like(interleaved=True), "gpt2": gpt2_like()}
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
@@ -185,6 +186,27 @@ def test_attention_does_not_overflow() -> None:
     with np.errstate(over="raise", invalid="raise"):
         y = ops.attention(q, keys, values, np.array([2]), scale=1.0, window=0, softcap=0.0)
     assert np.isfinite(y).all()
+
+
+def test_attention_through_the_cache() -> None:
+    """The wiring around `attention`: q, k and v in their roles, slots by block table, a cache for each layer."""
+    g = GraphBuilder()
+    table = normal(VOCAB, 16)
+    x = g.embed(from_array("embed", table))
+    for i in range(2):
+        with g.layer(i):
+            q, k, v = g.slice(x, 0, 8), g.slice(x, 8, 4), g.slice(x, 12, 4)
+            x = g.attention(q, k, v, num_heads=4, num_kv_heads=2, head_size=2, scale=0.7, window=18 * i, name="y")
+            x = g.linear(x, from_array(f"{i}.spread", normal(16, 8, seed=i)))
+    program = ReferenceExecutor("float64").compile(g.finish(g.select(x)), 8)
+    ids = [i % 16 for i in random_ids(40)]  # ids have to be below 16, the width of what stands in for logits
+    hidden = table.astype(np.float32).astype(np.float64)[ids]
+    for i in range(2):
+        q, k, v = hidden[:, :8].reshape(40, 4, 2), hidden[:, 8:12].reshape(40, 2, 2), hidden[:, 12:].reshape(40, 2, 2)
+        spread = normal(16, 8, seed=i).astype(np.float32)
+        hidden = slow_attention(q, k, v, range(40), 0.7, 18 * i, 0.0) @ spread.T
+    np.testing.assert_allclose(full_forward(program, ids), hidden, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(batched(program, [ids[:30], ids], 7)[1], hidden, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -38,7 +38,7 @@ def llama_like(num_layers: int = 3, *, interleaved: bool = False) -> Graph:
     x = g.embed(embedding, scale=2.5)
     for i in range(num_layers):
         with g.layer(i):
-            h = g.rms_norm(x, w.norm(f"{i}.attn_norm", width), eps=1e-5, name="attn_norm")
+            h = g.rms_norm(x, w.norm(f"{i}.attn_norm", width), eps=1e-5, offset=0.3, name="attn_norm")
             q = g.linear(h, w(f"{i}.q", heads * head_size, width), w(f"{i}.q.bias", heads * head_size), name="q")
             k = g.linear(h, w(f"{i}.k", kv_heads * head_size, width), name="k")
             v = g.linear(h, w(f"{i}.v", kv_heads * head_size, width), name="v")
