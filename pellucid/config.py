@@ -92,7 +92,7 @@ def parse_memory(name: str, value: object) -> int:
 
 
 def cache_dir() -> Path:
-    """Folder for downloaded models and records: `$XDG_CACHE_HOME/pellucid`, else the platform's cache folder. Not created here."""
+    """Folder for downloaded models and records: `$XDG_CACHE_HOME/pellucid`, else the platform's. Not created here."""
     if root := os.environ.get("XDG_CACHE_HOME"):
         return Path(root) / "pellucid"
     if sys.platform == "darwin":
@@ -100,6 +100,11 @@ def cache_dir() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "pellucid" / "cache"
     return Path.home() / ".cache" / "pellucid"
+
+
+def colour_wanted() -> bool:
+    """False when the user has set NO_COLOR (https://no-color.org) or has a terminal without colours."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def child_environment(**changes: str) -> dict[str, str]:
