@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from pellucid.executors import get_executor
 from pellucid.executors.base import BLOCK_SIZE, Program
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.formats.source import resolve
-from pellucid.graph.ir import Graph
 from pellucid.graph.passes.fuse import fuse
 from pellucid.models.config import ModelConfig
 from pellucid.models.registry import build_model
@@ -31,7 +29,7 @@ DEFAULT_KV_CACHE_MEMORY = 4 << 30
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to serve. `quantisation` maps a storage type to its share of the weights' bytes."""
+    """A model ready to serve."""
 
     path: Path
     config: ModelConfig
@@ -39,7 +37,6 @@ class LoadedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     max_model_len: int
-    quantisation: dict[str, float]
 
 
 def load_model(config: EngineConfig) -> LoadedModel:
@@ -50,6 +47,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     )
     with open_checkpoint(path) as checkpoint:
         model, graph = build_model(checkpoint, max_model_len=config.max_model_len)
+        checkpoint.check_finite()
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         template = _chat_template(config.chat_template, tokenizer)
         graph = fuse(graph)
@@ -58,7 +56,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
             config, model.context_length, executor.kv_block_nbytes(graph), max(0, available)
         )
         program = executor.compile(graph, num_blocks)
-    return LoadedModel(path, model, program, tokenizer, template, max_model_len, _quantisation(graph))
+    return LoadedModel(path, model, program, tokenizer, template, max_model_len)
 
 
 def size_kv_cache(config: EngineConfig, context_length: int, block_nbytes: int, available: int) -> tuple[int, int]:
@@ -67,8 +65,6 @@ def size_kv_cache(config: EngineConfig, context_length: int, block_nbytes: int, 
     Raises ResourceError when a max_model_len that was asked for, or a single block, does not fit.
     """
     wanted = config.max_model_len or context_length
-    if wanted > context_length:
-        raise InvalidParameter("max_model_len", f"{wanted} is more than the model's context length of {context_length}")
     blocks_per_sequence = -(-wanted // BLOCK_SIZE)
     if isinstance(config.kv_cache_memory, int):
         budget = config.kv_cache_memory
@@ -117,13 +113,6 @@ def _chat_template(override: str | Path | None, tokenizer: Tokenizer) -> ChatTem
         return ChatTemplate(Path(override).read_text("utf-8"), tokenizer.template_variables)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidParameter("chat_template", f"expected Jinja text or a file with it; {override!r} is neither") from error
-
-
-def _quantisation(graph: Graph) -> dict[str, float]:
-    nbytes = Counter[str]()
-    for tensor in graph.weights().values():
-        nbytes[tensor.type.name] += tensor.nbytes
-    return {name: round(n / nbytes.total(), 4) for name, n in nbytes.most_common()}
 
 
 def _mib(nbytes: int) -> str:

@@ -50,13 +50,13 @@ class Receipt:
     """What produced this answer, enough to produce it again.
 
     `prompt` is the text as the model saw it (None for a prompt of token ids), `sampling_params` the effective ones with
-    the seed that was used. `quantisation` maps a storage type to the share of the weights' bytes in it.
+    the seed that was used. `quantization` is the label of the weights' storage ("Q4_K_M", "F32", …).
     """
 
     version: str
     model: str
     architecture: str
-    quantisation: dict[str, float]
+    quantization: str
     executor: str
     isa: str
     threads: int

@@ -93,7 +93,7 @@ def _receipt(model: LoadedModel, prompt: str | None, request: Request) -> Receip
         version=__version__,
         model=str(model.path),
         architecture=model.config.architecture,
-        quantisation=model.quantisation,
+        quantization=model.config.quantization,
         executor=info.executor,
         isa=info.isa,
         threads=info.threads,
