@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test check bench parity goldens docs clean setup setup-dev
+.PHONY: help run test check bench bench-peers parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,10 +31,14 @@ check: setup-dev ## lint, format, types, C++ format, import direction
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@find pellucid/native -name '*.cpp' -o -name '*.h' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
-	@$(PY) -m pytest tests/test_import_direction.py
+	@$(PY) -m pytest tests/test_imports.py
 
 bench: setup ## measure prefill and decode speed
 	@$(PY) benchmarks/run.py
+
+bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (LLAMA_BIN=folder of its programs)
+	@$(PY) benchmarks/run.py --llama-bin "$(LLAMA_BIN)"
+	@$(PY) benchmarks/make_performance_doc.py
 
 parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
 	@$(VENV)-parity/bin/python -m pytest tests/parity
@@ -60,7 +64,7 @@ $(VENV)/.created: scripts/preflight.sh
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.created pyproject.toml $(NATIVE)
-	@echo "Installing Pellucid and building its native core (the first time takes a minute or two) …"
+	@echo "Installing Pellucid and building its native core (the first time takes a few minutes) …"
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PIP) --no-build-isolation --editable .
 	@touch $@
 
