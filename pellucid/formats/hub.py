@@ -220,8 +220,8 @@ def _stream(
 @contextmanager
 def _hub_errors(hub_id: HubId) -> Iterator[None]:
     """Turns the hub library's exceptions into ours."""
-    from httpx2 import HTTPError
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]
 
     try:
         yield
@@ -240,7 +240,7 @@ def _hub_errors(hub_id: HubId) -> Iterator[None]:
         status = error.response.status_code
         hint = "log in with `hf auth login` or set HF_TOKEN" if status in (401, 403) else "try again later"
         raise DownloadError(f"the hub answered {status} for {hub_id}; {hint}") from error
-    except (HTTPError, OSError) as error:
+    except (TransportError, OSError) as error:
         raise DownloadError(
             f"{hub_id} could not be fetched: {error or type(error).__name__}. Check the network and the space left on "
             "disk, and run the same command again: it goes on where it stopped"

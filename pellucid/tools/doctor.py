@@ -1,0 +1,124 @@
+"""What this machine offers an engine: cores, instruction sets, memory and how fast it is read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pellucid.engine.loader import available_memory
+from pellucid.executors.cores import available_cores
+from pellucid.executors.cpu import available_isas
+
+# Features of a processor that matter here, by their names in /proc/cpuinfo, as far as kernels make use of them.
+USED = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni")
+UNUSED_YET = ("avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve")
+
+BANDWIDTH_NBYTES = 256 << 20
+NUM_PASSES = 9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`features` is empty where the system does not tell. `total_memory` is None where it is not known.
+
+    `isas` are the kernel sets that run here, slowest first. `cache_nbytes` is the last-level cache, None if unknown.
+    """
+
+    processor: str
+    num_cores: int
+    num_usable_cores: int
+    features: tuple[str, ...]
+    isas: tuple[str, ...]
+    cache_nbytes: int | None
+    total_memory: int
+    free_memory: int
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Bytes a second when `nbytes` of memory are read by one thread, and by `num_threads` together."""
+
+    nbytes: int
+    num_threads: int
+    one_thread: float
+    all_threads: float
+
+
+def describe_machine() -> Machine:
+    """The facts, without measuring anything."""
+    info = _cpuinfo()
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    return Machine(
+        processor=info.get("model name") or platform.processor() or platform.machine(),
+        num_cores=os.cpu_count() or 1,
+        num_usable_cores=available_cores(),
+        features=tuple(name for name in USED + UNUSED_YET if name in flags),
+        isas=tuple(available_isas()),
+        cache_nbytes=_last_level_cache(),
+        total_memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        free_memory=available_memory(),
+    )
+
+
+def measure_bandwidth(num_threads: int, nbytes: int = BANDWIDTH_NBYTES) -> Bandwidth:
+    """How fast NumPy reads an array too large for the caches, in the best of several passes.
+
+    Each thread takes the maximum of its own part in one call without the GIL: one pass over the bytes with vector
+    instructions and next to no arithmetic. It is what a decode step does to the weights at best, and can be below what
+    the memory itself could give, where a core computes the maximum more slowly than it reads. The best pass counts,
+    since it serves as an upper bound: other work on the machine only makes passes slower. Takes about a second.
+    """
+    array = np.ones(nbytes // 8, np.int64)
+    return Bandwidth(array.nbytes, num_threads, _read(array, 1), _read(array, num_threads))
+
+
+def _read(array: npt.NDArray[np.int64], num_threads: int) -> float:
+    """Bytes a second over `array`, split among threads that start each pass together."""
+    parts = np.array_split(array, num_threads)
+    barrier = threading.Barrier(num_threads + 1)
+
+    def work(part: npt.NDArray[np.int64]) -> None:
+        for _ in range(NUM_PASSES):
+            barrier.wait()
+            np.maximum.reduce(part)
+            barrier.wait()
+
+    threads = [threading.Thread(target=work, args=(part,), daemon=True) for part in parts]
+    for thread in threads:
+        thread.start()
+    seconds = []
+    for _ in range(NUM_PASSES):
+        barrier.wait()
+        start = time.perf_counter()
+        barrier.wait()
+        seconds.append(time.perf_counter() - start)
+    for thread in threads:
+        thread.join()
+    return array.nbytes / min(seconds)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Fields of the first processor in /proc/cpuinfo; nothing where there is no such file."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+
+
+def _last_level_cache() -> int | None:
+    """Bytes of the first core's largest cache."""
+    sizes = []
+    for size in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        try:
+            sizes.append(int(size.read_text().strip().removesuffix("K")) * 1024)
+        except (OSError, ValueError):
+            continue
+    return max(sizes, default=None)
