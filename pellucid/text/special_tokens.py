@@ -41,8 +41,8 @@ class SpecialTokenFinder:
     def find_trusted(self, text: str, trusted: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
         """As `find`, for tokens that lie in `trusted` parts, ascending and disjoint (start, end), entirely.
 
-        The rest is covered with a character of no special token. White space is left where no token contains any, because
-        a token with lstrip or rstrip also swallows white space that is not trusted.
+        The rest is covered with a character of no special token. White space is left where no token contains any,
+        because a token with lstrip or rstrip also swallows white space that is not trusted.
         """
         pieces = []
         position = 0

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pellucid.errors import InvalidParameter, InvalidRequest
 from pellucid.text.byte_level import piece_bytes
 from pellucid.text.special_tokens import SpecialTokenFinder
-from pellucid.text.vocabulary import SPACE_PIECE, Scheme, TokenKind, Vocabulary, rust_errors
+from pellucid.text.unicode import valid_text
+from pellucid.text.vocabulary import SPACE_PIECE, Scheme, SpecialToken, TokenKind, Vocabulary, rust_errors
 
 if TYPE_CHECKING:
     from pellucid.formats.checkpoint import Checkpoint
@@ -53,11 +54,18 @@ class Tokenizer:
     def chat_template(self) -> ChatTemplate | None:
         """The model's own chat template; None where it has none."""
         source = self._vocabulary.template_source
-        if source is None:
-            return None
+        return None if source is None else self.template(source)
+
+    def template(self, source: str) -> ChatTemplate:
+        """A chat template of the caller's own, which may use this model's bos_token and the like."""
         from pellucid.text.chat_template import ChatTemplate
 
         return ChatTemplate(source, self._vocabulary.template_variables)
+
+    @property
+    def special_tokens(self) -> list[SpecialToken]:
+        """Every token that ordinary text cannot become."""
+        return self._vocabulary.special_tokens
 
     def encode(self, text: str | bytes, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Ids of `text`. Lone surrogates and invalid UTF-8 become U+FFFD.
@@ -65,7 +73,7 @@ class Tokenizer:
         add_special: put BOS before (and EOS after) where the model's metadata asks for it.
         parse_special: control tokens written in the text become those tokens. Never for text from a user.
         """
-        text = _valid_text(text)
+        text = valid_text(text)
         matches = self._finder.find(text) if parse_special else []
         return self._encode(text, matches, add_special)
 
@@ -137,13 +145,3 @@ class Tokenizer:
         with rust_errors(InvalidRequest, "this text"):
             ids: list[int] = encoder.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
-
-
-def _valid_text(text: str | bytes) -> str:
-    if isinstance(text, bytes):
-        return text.decode("utf-8", "replace")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
