@@ -56,8 +56,6 @@ class Llama(Family):
             reader.ignore("is_llama_config")
             for layer in range(self.num_layers):  # a copy of what `rope` computes, in files of 2023
                 weights.ignore(f"model.layers.{layer}.self_attn.rotary_emb.inv_freq")
-        else:
-            reader.neutral("tensor_data_layout", "Meta AI original pth")
 
     def read_activation(self, reader: ConfigReader) -> None:
         reader.neutral("hidden_act", "silu")

@@ -27,7 +27,7 @@ class Qwen2(Llama):
             reader.ignore("sliding_window", "max_window_layers")
             reader.strings("layer_types", self.num_layers, ("full_attention",))
             return
-        self.sliding_window = reader.integer("sliding_window", 4096)
+        self.sliding_window = reader.integer("sliding_window", 4096, null=0, minimum=0)
         first = reader.integer("max_window_layers", 28, minimum=0)
         types = reader.strings("layer_types", self.num_layers, ("full_attention", "sliding_attention"))
         for layer in range(self.num_layers):

@@ -50,6 +50,7 @@ GGUF_NEUTRAL: Mapping[str, Sequence[object]] = {
     "logit_scale": (1,),
     "pooling_type": (0,),
     "residual_scale": (1,),
+    "tensor_data_layout": ("Meta AI original pth",),
     "use_parallel_residual": (False,),
 }
 GGUF_HARMLESS = ("rope.scaling.finetuned",)
@@ -141,9 +142,9 @@ class ConfigReader:
         """Without a `default` the key is required; `null` is what a written null means, if not the default."""
         value = self._take(name, default, null)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(name, value, "an integer")
+            raise self.wrong(name, value, "an integer")
         if not minimum <= value <= maximum:
-            raise self._wrong(name, value, f"{minimum} to {maximum}")
+            raise self.wrong(name, value, f"{minimum} to {maximum}")
         return value
 
     def number(
@@ -157,21 +158,21 @@ class ConfigReader:
     ) -> float:
         value = self._take(name, default, null)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(name, value, "a number")
+            raise self.wrong(name, value, "a number")
         if not minimum <= value <= maximum:  # also false for NaN
-            raise self._wrong(name, value, f"{minimum:g} to {maximum:g}")
+            raise self.wrong(name, value, f"{minimum:g} to {maximum:g}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         value = self._take(name, default)
         if not isinstance(value, bool):
-            raise self._wrong(name, value, "true or false")
+            raise self.wrong(name, value, "true or false")
         return value
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._take(name, default)
         if not isinstance(value, str):
-            raise self._wrong(name, value, "a string")
+            raise self.wrong(name, value, "a string")
         return value
 
     def choice(self, name: str, default: str, supported: Sequence[str]) -> str:
@@ -184,9 +185,9 @@ class ConfigReader:
         """A list of `count` finite numbers."""
         value = self._take(name, None)
         if not isinstance(value, list) or len(value) != count:
-            raise self._wrong(name, value, f"a list of {count} numbers")
+            raise self.wrong(name, value, f"a list of {count} numbers")
         if any(isinstance(v, bool) or not isinstance(v, int | float) or not abs(v) <= 1e30 for v in value):
-            raise self._wrong(name, value, f"a list of {count} finite numbers")
+            raise self.wrong(name, value, f"a list of {count} finite numbers")
         return [float(v) for v in value]
 
     def strings(self, name: str, count: int, supported: Sequence[str]) -> list[str] | None:
@@ -195,7 +196,7 @@ class ConfigReader:
             return None
         value = self._take(name, None)
         if not isinstance(value, list) or len(value) != count:
-            raise self._wrong(name, value, f"a list of {count} strings")
+            raise self.wrong(name, value, f"a list of {count} strings")
         for item in value:
             if item not in supported:
                 raise self.unsupported(name, item, " or ".join(supported))
@@ -207,7 +208,7 @@ class ConfigReader:
             return None
         value = self._take(name, None)
         if not isinstance(value, dict):
-            raise self._wrong(name, value, "an object")
+            raise self.wrong(name, value, "an object")
         return ConfigReader(value, f"{self._where}: {self._key(name)}")
 
     def neutral(self, name: str, *allowed: object) -> None:
@@ -233,6 +234,9 @@ class ConfigReader:
     def unsupported(self, name: str, value: object, supported: str) -> UnsupportedModel:
         return UnsupportedModel(f"{self._where}: {self._key(name)} is {_short(value)}, supported: {supported}")
 
+    def wrong(self, name: str, value: object, expected: str) -> FormatError:
+        return FormatError(f"{self._where}: {self._key(name)} is {_short(value)}, expected {expected}")
+
     def _key(self, name: str) -> str | None:
         return self._keys.get(name, None if self._closed else name)
 
@@ -252,12 +256,13 @@ class ConfigReader:
     def _neutral(self, key: str, allowed: Sequence[object]) -> None:
         self._read.add(key)
         value = self._values.get(key)
-        if value is not None and value not in allowed:
+        if value is not None and not any(value == item and _is_bool(value) is _is_bool(item) for item in allowed):
             supported = " or ".join(repr(item) for item in allowed)
             raise UnsupportedModel(f"{self._where}: {key} is {_short(value)}, supported: {supported}")
 
-    def _wrong(self, name: str, value: object, expected: str) -> FormatError:
-        return FormatError(f"{self._where}: {self._key(name)} is {_short(value)}, expected {expected}")
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,9 @@ from pellucid.formats.qtensor import QTensor
 from pellucid.graph.weights import Weights, from_array
 from pellucid.models.reader import ConfigReader
 
+GGUF_SCALINGS = ("none", "linear", "longrope")
+HF_SCALINGS = ("default", "linear", "llama3", "longrope")
+MIN_FACTOR = 1e-3
 Frequencies = npt.NDArray[np.float64]
 
 
@@ -58,13 +61,17 @@ def rope_from_gguf(
 ) -> Rope:
     """From `rope.*` keys and the tensors rope_freqs (Llama 3.1) or rope_factors_long and _short (longrope)."""
     theta = reader.number("rope_theta", 10000.0, minimum=1.0)
-    dims = _even(reader.integer("rotary_dims", head_size, maximum=head_size), "rope.dimension_count")
+    dims = reader.integer("rotary_dims", head_size, minimum=2, maximum=head_size)
+    if dims % 2:
+        raise reader.wrong("rotary_dims", dims, "an even number")
     inv_freq = inverse_frequencies(theta, dims)
-    kind = reader.choice("rope_scaling_type", "linear", ("none", "linear", "longrope"))
+    kind = reader.choice("rope_scaling_type", "linear", GGUF_SCALINGS)
     factor = reader.number("rope_scaling_factor", reader.number("rope_scale_linear", 1.0), maximum=1e6)
     original = reader.integer("rope_original_length", lengths.context)
     scale = reader.number("rope_attention_factor", 1.0, maximum=1e3)
     if kind == "linear" and factor != 0:  # 0 is how older files write "not set"
+        if factor < MIN_FACTOR:
+            raise reader.wrong("rope_scaling_factor", factor, f"at least {MIN_FACTOR:g}")
         inv_freq = inv_freq / factor
     divisor = "rope_freqs"
     if weights.has("rope_factors_long.weight"):
@@ -73,13 +80,11 @@ def rope_from_gguf(
             divisor, other = other, divisor
         weights.ignore(f"{other}.weight")
     elif kind == "longrope":
-        raise FormatError(
-            "GGUF metadata: rope.scaling.type is longrope, but tensor rope_factors_long.weight is missing"
-        )
+        raise reader.wrong("rope_scaling_type", kind, "a tensor rope_factors_long.weight with it")
     divisors = weights.optional(f"{divisor}.weight", (dims // 2,))
     if divisors is not None:
-        inv_freq = inv_freq / divisors.dequantize().astype(np.float64)
-    return _rope(name, inv_freq, scale)
+        inv_freq = _divided(inv_freq, divisors.dequantize().astype(np.float64), f"tensor {divisors.name}")
+    return Rope(from_array(f"{name}.inv_freq", inv_freq), scale)
 
 
 def rope_from_hf(
@@ -109,40 +114,39 @@ def rope_from_section(
     """One `rope_scaling` or `rope_parameters` object; the keywords are what stands outside of it."""
     theta = section.number("rope_theta", theta, minimum=1.0)
     rotary = section.number("partial_rotary_factor", rotary, maximum=1.0)
-    dims = _even(int(head_size * rotary), "partial_rotary_factor × head_dim")
+    dims = int(head_size * rotary)
+    if dims < 2 or dims % 2:
+        raise section.wrong("partial_rotary_factor", rotary, f"to leave an even share of {head_size} dimensions")
     inv_freq = inverse_frequencies(theta, dims)
     scale = 1.0
-    kind = section.choice("type", "default", ("default", "linear", "llama3", "longrope", "su"))
-    kind = section.choice("rope_type", kind, ("default", "linear", "llama3", "longrope", "su"))
+    kind = section.choice("type", "default", (*HF_SCALINGS, "su"))  # longrope was called so at first
+    kind = section.choice("rope_type", kind, (*HF_SCALINGS, "su"))
     if kind == "linear":
-        inv_freq = inv_freq / section.number("factor", minimum=1e-3, maximum=1e6)
+        inv_freq = inv_freq / section.number("factor", minimum=MIN_FACTOR, maximum=1e6)
     elif kind == "llama3":
-        low, high = section.number("low_freq_factor", minimum=1e-3), section.number("high_freq_factor", minimum=1e-3)
+        low, high = (
+            section.number("low_freq_factor", minimum=MIN_FACTOR),
+            section.number("high_freq_factor", minimum=MIN_FACTOR),
+        )
         if low >= high:
             raise FormatError(
                 f"rope scaling: low_freq_factor is {low:g}, expected less than high_freq_factor, {high:g}"
             )
-        factor = section.number("factor", minimum=1e-3, maximum=1e6)
+        factor = section.number("factor", minimum=MIN_FACTOR, maximum=1e6)
         original = section.integer("original_max_position_embeddings", original or lengths.context)
         inv_freq = llama3_scaled(inv_freq, factor, low, high, original)
     elif kind in ("longrope", "su"):
         original = section.integer("original_max_position_embeddings", original or lengths.context, minimum=2)
         sets = {key: section.numbers(f"{key}_factor", dims // 2) for key in ("short", "long")}
         divisors = np.array(sets["long" if lengths.wanted > original else "short"])
-        inv_freq = inv_freq / divisors
+        inv_freq = _divided(inv_freq, divisors, "rope short_factor or long_factor")
         factor = section.number("factor", lengths.context / original, maximum=1e6)
         scale = section.number("attention_factor", longrope_scale(factor, original), maximum=1e3)
     section.finish()
-    return _rope(name, inv_freq, scale)
-
-
-def _even(dims: int, what: str) -> int:
-    if dims < 2 or dims % 2:
-        raise FormatError(f"{what} is {dims}, expected an even number of rotated dimensions")
-    return dims
-
-
-def _rope(name: str, inv_freq: Frequencies, scale: float) -> Rope:
-    if not ((inv_freq >= 0) & (inv_freq <= 1e6)).all():
-        raise FormatError("rope scaling gives frequencies that are not finite, expected factors around 1 or above")
     return Rope(from_array(f"{name}.inv_freq", inv_freq), scale)
+
+
+def _divided(inv_freq: Frequencies, divisors: Frequencies, what: str) -> Frequencies:
+    if not ((divisors >= MIN_FACTOR) & (divisors <= 1e6)).all():
+        raise FormatError(f"{what} holds a value outside {MIN_FACTOR:g} to 1e+06, the range of a rope factor")
+    return inv_freq / divisors

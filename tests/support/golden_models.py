@@ -70,8 +70,12 @@ def build_case(case: str, max_model_len: int | None = None) -> Graph:
 
 
 def compile_for(graph: Graph, executor: str, num_tokens: int) -> Program:
-    """A program with room for `num_tokens`, and some more so that blocks do not lie in order."""
-    return get_executor(executor).compile(graph, 2 * -(-num_tokens // BLOCK_SIZE) + 8)
+    """A program with room for `num_tokens`, and some more so that blocks do not lie in order.
+
+    The CPU executor gets a float32 cache, as the goldens had, and one thread, which is fastest for models of this size.
+    """
+    made = get_executor("cpu", threads=1, kv_cache_dtype="float32") if executor == "cpu" else get_executor(executor)
+    return made.compile(graph, 2 * -(-num_tokens // BLOCK_SIZE) + 8)
 
 
 def all_logits(graph: Graph, executor: str, tokens: list[int]) -> np.ndarray:
