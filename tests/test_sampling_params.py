@@ -21,7 +21,9 @@ NONE_ALLOWED = {"seed", "max_tokens", "logprobs", "prompt_logprobs"}
 
 
 @pytest.mark.parametrize("field", REAL_FIELDS + INTEGER_FIELDS)
-@pytest.mark.parametrize("value", NOT_A_NUMBER, ids=lambda v: repr(v)[:20] if not isinstance(v, int) else type(v).__name__)
+@pytest.mark.parametrize(
+    "value", NOT_A_NUMBER, ids=lambda v: repr(v)[:20] if not isinstance(v, int) else type(v).__name__
+)
 def test_no_field_takes_what_is_not_a_finite_number(field: str, value: object) -> None:
     if value is None and field in NONE_ALLOWED:
         return

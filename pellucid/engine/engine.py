@@ -230,7 +230,9 @@ class Engine:
 
     def _position_logprobs(self, row: npt.NDArray[np.float32], token: int, top: int) -> PositionLogprobs:
         return {
-            r.token_id: Logprob(r.logprob, r.rank, self.tokenizer.token_str(r.token_id) if self._has_text(r.token_id) else "")
+            r.token_id: Logprob(
+                r.logprob, r.rank, self.tokenizer.token_str(r.token_id) if self._has_text(r.token_id) else ""
+            )
             for r in ranked_logprobs(row, token, top)
         }
 

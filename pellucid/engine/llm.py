@@ -80,9 +80,9 @@ class LLM:
 
         `chat_template_kwargs` are variables for the template. Raises TemplateError, and what `generate` raises.
         """
-        variables = dict(chat_template_kwargs or {})
-        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
-        rendered = [self._render(c, add_generation_prompt, variables) for c in conversations]  # type: ignore[arg-type]
+        several = isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], list | tuple)
+        conversations = messages if several else [messages]
+        rendered = [self._render(c, add_generation_prompt, chat_template_kwargs) for c in conversations]
         return self._run(rendered, params)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[StreamChunk]:
@@ -98,7 +98,7 @@ class LLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[StreamChunk]:
         """Answer one conversation piece by piece."""
-        return self._stream(self._render(messages, add_generation_prompt, dict(chat_template_kwargs or {})), params)
+        return self._stream(self._render(messages, add_generation_prompt, chat_template_kwargs), params)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of `text`: with the model's begin token, and with control tokens read as such, if wanted."""
@@ -129,13 +129,17 @@ class LLM:
         return None, list(prompt)
 
     def _render(
-        self, messages: Sequence[Message], add_generation_prompt: bool, variables: dict[str, Any]
+        self, messages: Any, add_generation_prompt: bool, chat_template_kwargs: Mapping[str, Any] | None
     ) -> _EncodedPrompt:
         template = self._model.chat_template
         if template is None:
             raise InvalidRequest(
                 "this model has no chat template; use generate(), or load it with LLM(…, chat_template=…)"
             )
+        variables = dict(chat_template_kwargs or {})
+        for name in variables:
+            if not isinstance(name, str) or name in ("messages", "add_generation_prompt", "tokenizer", "self"):
+                raise InvalidParameter("chat_template_kwargs", f"{show(name)} cannot be a variable of the template")
         return template.encode(self.tokenizer, messages, add_generation_prompt=add_generation_prompt, **variables)
 
     def _add(

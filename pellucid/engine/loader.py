@@ -29,14 +29,19 @@ DEFAULT_KV_CACHE_MEMORY = 4 << 30
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to serve."""
+    """A model ready to serve. `given_template` replaces its own chat template."""
 
     path: Path
     config: ModelConfig
     program: Program
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None
     max_model_len: int
+    given_template: ChatTemplate | None = None
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """Its own is compiled when it is first used: plain prompts need none."""
+        return self.given_template or self.tokenizer.chat_template
 
 
 def load_model(config: EngineConfig) -> LoadedModel:
@@ -49,14 +54,14 @@ def load_model(config: EngineConfig) -> LoadedModel:
         model, graph = build_model(checkpoint, max_model_len=config.max_model_len)
         checkpoint.check_finite()
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
-        template = _chat_template(config.chat_template, tokenizer)
+        template = None if config.chat_template is None else _read_template(config.chat_template, tokenizer)
         graph = fuse(graph)
         available = available_memory() - sum(t.nbytes for t in graph.weights().values())
         max_model_len, num_blocks = size_kv_cache(
             config, model.context_length, executor.kv_block_nbytes(graph), max(0, available)
         )
         program = executor.compile(graph, num_blocks)
-    return LoadedModel(path, model, program, tokenizer, template, max_model_len)
+    return LoadedModel(path, model, program, tokenizer, max_model_len, template)
 
 
 def size_kv_cache(config: EngineConfig, context_length: int, block_nbytes: int, available: int) -> tuple[int, int]:
@@ -101,18 +106,18 @@ def available_memory() -> int:
     return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
 
 
-def _chat_template(override: str | Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The model's own template, or the one given as Jinja text or as the path of a file with it."""
-    if override is None:
-        return tokenizer.chat_template
+def _read_template(given: str | Path, tokenizer: Tokenizer) -> ChatTemplate:
+    """A chat template from Jinja text, or from the path of a file with it."""
     from pellucid.text.chat_template import ChatTemplate
 
-    if isinstance(override, str) and "{" in override:
-        return ChatTemplate(override, tokenizer.template_variables)
-    try:
-        return ChatTemplate(Path(override).read_text("utf-8"), tokenizer.template_variables)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter("chat_template", f"expected Jinja text or a file with it; {override!r} is neither") from error
+    text = given
+    if isinstance(given, Path) or "{" not in given:
+        try:
+            text = Path(given).read_text("utf-8")
+        except (OSError, ValueError) as error:
+            message = f"expected Jinja text, or a file with it; {given!r} has no braces and cannot be read"
+            raise InvalidParameter("chat_template", message) from error
+    return ChatTemplate(str(text), tokenizer.template_variables)
 
 
 def _mib(nbytes: int) -> str:

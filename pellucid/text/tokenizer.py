@@ -50,6 +50,11 @@ class Tokenizer:
 
         return cls(read_folder_vocabulary(checkpoint))
 
+    @property
+    def template_variables(self) -> dict[str, str]:
+        """What chat templates expect to know of the vocabulary, such as bos_token: for a template that is not its own."""
+        return self._vocabulary.template_variables
+
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """The model's own chat template; None where it has none."""

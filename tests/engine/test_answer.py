@@ -23,7 +23,9 @@ class Pieces:
         return self.tail
 
 
-def run(pieces: Sequence[str], stops: Sequence[str], *, armed_from: int = 0, **options: bool) -> tuple[str, str | None, list[str]]:
+def run(
+    pieces: Sequence[str], stops: Sequence[str], *, armed_from: int = 0, **options: bool
+) -> tuple[str, str | None, list[str]]:
     """The final text, the stop string that ended it, and the text as it stood after each token."""
     answer = AnswerText(Pieces(pieces), stops, **options)
     shown = []

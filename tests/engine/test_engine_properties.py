@@ -43,7 +43,9 @@ params = st.builds(
     prompt_logprobs=st.sampled_from([None, 0]),
 )
 prompts = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=24)
-arrivals = st.lists(st.tuples(st.integers(0, 6), prompts, params, st.none() | st.integers(0, 10)), min_size=1, max_size=6)
+arrivals = st.lists(
+    st.tuples(st.integers(0, 6), prompts, params, st.none() | st.integers(0, 10)), min_size=1, max_size=6
+)
 
 
 @given(

@@ -25,7 +25,9 @@ def row(size: int, kind: str = "normal") -> np.ndarray:
     return (RNG.standard_normal(size) * 2).astype(np.float32)
 
 
-def sampler(prompt: list[int] | None = None, end: frozenset[int] = frozenset(), index: int = 0, **fields: Any) -> RowSampler:
+def sampler(
+    prompt: list[int] | None = None, end: frozenset[int] = frozenset(), index: int = 0, **fields: Any
+) -> RowSampler:
     params = SamplingParams(**{"seed": 5, **fields})
     return RowSampler(params, seed=params.seed or 0, index=index, end_token_ids=end, prompt_token_ids=prompt or [])
 

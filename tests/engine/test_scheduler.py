@@ -20,7 +20,9 @@ def request(name: str, num_prompt_tokens: int, **params: int) -> Request:
     return Request(name, 0, tokens, num_prompt_tokens, p, 10**6, sampler, text)
 
 
-def scheduler(num_blocks: int = 100, block_size: int = 4, *, seqs: int = 10, tokens: int = 100, **limits: int) -> Scheduler:
+def scheduler(
+    num_blocks: int = 100, block_size: int = 4, *, seqs: int = 10, tokens: int = 100, **limits: int
+) -> Scheduler:
     return Scheduler(CacheManager(num_blocks, block_size), max_num_seqs=seqs, max_num_batched_tokens=tokens, **limits)
 
 
