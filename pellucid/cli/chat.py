@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,41 +27,35 @@ HELP = {
 }
 
 
-def chat(
-    model: options.Model,
-    system: options.System = None,
-    chat_template: options.ChatTemplate = None,
-    max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    temperature: options.Temperature = options.TEMPERATURE,
-    top_k: options.TopK = options.TOP_K,
-    top_p: options.TopP = options.TOP_P,
-    min_p: options.MinP = options.MIN_P,
-    repeat_penalty: options.RepeatPenalty = options.REPEAT_PENALTY,
-    seed: options.Seed = options.SEED,
-    ctx_size: options.CtxSize = None,
-    threads: options.Threads = None,
-    isa: options.Isa = None,
-    executor: options.Executor = "cpu",
-    colour: options.Colour = None,
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_model(parser)
+    options.add_chat(parser)
+    options.add_sampling(parser)
+    options.add_engine(parser)
+
+
+def main(args: argparse.Namespace) -> None:
     """Talk with a model; /help lists the commands.
 
-    Ctrl-C stops the answer, Ctrl-D leaves. Lines piped into standard input are answered one by one.
+    Ctrl-C stops the answer, Ctrl-D leaves, Alt-Enter begins a new line. Lines piped into standard input are answered
+    one by one.
     """
     from pellucid.cli.conversation import Conversation
 
-    params = options.sampling_params(max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed)
-    with options.EngineOptions(model, ctx_size, threads, isa, executor, chat_template).load() as llm:
-        if chat_template is None and llm.tokenizer.chat_template is None:
+    params = options.sampling_params(args)
+    with options.load(args) as llm:
+        if args.chat_template is None and llm.tokenizer.chat_template is None:
             raise InvalidRequest(
                 "this model has no chat template: it continues text rather than answers. "
                 "Use `pellucid run`, or give a template with --chat-template"
             )
-        conversation = Conversation(llm, params, system)
+        conversation = Conversation(llm, params, args.system)
         interactive = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
         if interactive:
-            terminal.note(f"{model}: {llm.max_model_len:,} tokens of context. /help lists the commands.", colour)
-        for line in _typed_lines(colour) if interactive else _piped_lines():
+            terminal.note(
+                f"{args.model}: {llm.max_model_len:,} tokens of context. /help lists the commands.", args.colour
+            )
+        for line in _typed_lines(args.colour) if interactive else _piped_lines():
             try:
                 if not _act(conversation, line):
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,11 @@ if TYPE_CHECKING:
     from pellucid.tools.doctor import Bandwidth, Machine
 
 
-def doctor() -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def main(args: argparse.Namespace) -> None:
     """Show this machine's cores, instruction sets, memory and bandwidth, and what will be fast.
 
     The bandwidth is measured, which takes a second or two; other work on the machine lowers it.

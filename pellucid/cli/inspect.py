@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from pellucid.cli import options, terminal
 from pellucid.errors import UnsupportedModel
@@ -18,13 +17,15 @@ if TYPE_CHECKING:
     from pellucid.tools.inspect import Inspection
 
 
-def inspect(
-    model: options.Model,
-    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    graph: Annotated[bool, typer.Option("--graph", help="Print the graph the model becomes, one node a line.")] = False,
-    fused: Annotated[bool, typer.Option("--fused", help="With --graph: after the fuse pass, as it runs.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print everything as JSON, arrays in full.")] = False,
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_model(parser)
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--graph", action="store_true", help="print the graph the model becomes, one node a line")
+    parser.add_argument("--fused", action="store_true", help="with --graph: after the fuse pass, as it runs")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON, arrays in full")
+
+
+def main(args: argparse.Namespace) -> None:
     """Show a model's metadata, its tensors by type, and the memory it takes.
 
     Only headers are read, so this is quick for a file of any size.
@@ -33,16 +34,16 @@ def inspect(
     from pellucid.tools.inspect import inspect_model
 
     with terminal.DownloadProgress() as progress:
-        path = resolve(model, progress=progress)
-    found = inspect_model(path, fused=fused)
-    if json_output:
-        print(json.dumps(_as_json(found, with_graph=graph), indent=2, default=str))
-    elif graph:
+        path = resolve(args.model, progress=progress)
+    found = inspect_model(path, fused=args.fused)
+    if args.json:
+        print(json.dumps(_as_json(found, with_graph=args.graph), indent=2, default=_plain))
+    elif args.graph:
         if found.graph is None:
             raise UnsupportedModel(found.problem or "this model has no graph")
         print(terminal.safe(found.graph.dump()))
     else:
-        _show(found, every_tensor=tensors)
+        _show(found, every_tensor=args.tensors)
 
 
 def _as_json(found: Inspection, *, with_graph: bool) -> dict[str, Any]:
@@ -58,6 +59,11 @@ def _as_json(found: Inspection, *, with_graph: bool) -> dict[str, Any]:
         "tensors": [asdict(t) for t in found.tensors],
         **({"graph": found.graph.dump().splitlines()} if with_graph and found.graph else {}),
     }
+
+
+def _plain(value: Any) -> Any:
+    """NumPy arrays and numbers of the metadata as Python's."""
+    return value.tolist()
 
 
 def _show(found: Inspection, *, every_tensor: bool) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+
 from pellucid.cli import terminal
 
 
-def list_models() -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def main(args: argparse.Namespace) -> None:
     """List the models on this machine and the built-in ones."""
     from rich.console import Console
     from rich.table import Table

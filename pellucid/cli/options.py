@@ -2,163 +2,99 @@
 
 from __future__ import annotations
 
+import argparse
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from pellucid.cli import terminal
 from pellucid.errors import InvalidParameter
 from pellucid.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from pellucid.engine.llm import LLM
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A .gguf file, a folder, a built-in name (smollm2), or a hub id (org/name, org/name:file.gguf).",
-        show_default=False,
-    ),
-]
-MaxTokens = Annotated[
-    int,
-    typer.Option(
-        "-n", "--max-tokens", help="Longest answer in tokens; -1: until the model ends it.", rich_help_panel="Sampling"
-    ),
-]
-Temperature = Annotated[
-    float,
-    typer.Option(
-        "--temp", "--temperature", help="0 takes the most likely token every time.", rich_help_panel="Sampling"
-    ),
-]
-TopK = Annotated[
-    int, typer.Option("--top-k", help="Keep the k most likely tokens; 0: all.", rich_help_panel="Sampling")
-]
-TopP = Annotated[
-    float,
-    typer.Option("--top-p", help="Keep the most likely tokens up to this probability.", rich_help_panel="Sampling"),
-]
-MinP = Annotated[
-    float,
-    typer.Option(
-        "--min-p", help="Keep tokens at least this fraction as likely as the best one.", rich_help_panel="Sampling"
-    ),
-]
-RepeatPenalty = Annotated[
-    float,
-    typer.Option(
-        "--repeat-penalty", help="Above 1: tokens seen before become less likely.", rich_help_panel="Sampling"
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "-s", "--seed", help="The same seed gives the same answer; -1: a random one.", rich_help_panel="Sampling"
-    ),
-]
-System = Annotated[str | None, typer.Option("--system", help="System message of the chat.", show_default=False)]
-ChatTemplate = Annotated[
-    str | None,
-    typer.Option(
-        "--chat-template", help="Jinja template, or a file with one, in place of the model's.", show_default=False
-    ),
-]
-CtxSize = Annotated[
-    int | None,
-    typer.Option(
-        "-c",
-        "--ctx-size",
-        help="Most tokens of prompt and answer together.",
-        show_default="the model's",
-        rich_help_panel="Engine",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("-t", "--threads", help="Worker threads.", show_default="all usable cores", rich_help_panel="Engine"),
-]
-Isa = Annotated[
-    str | None,
-    typer.Option(
-        "--isa",
-        help="Instruction set of the kernels; see `pellucid doctor`.",
-        show_default="the best here",
-        rich_help_panel="Engine",
-    ),
-]
-Executor = Annotated[
-    str, typer.Option("--executor", help="cpu, or reference: NumPy, slow, the specification.", rich_help_panel="Engine")
-]
-Colour = Annotated[
-    bool | None, typer.Option("--color/--no-color", help="Colour the notes on stderr.", show_default="on a terminal")
-]
 
-MAX_TOKENS = -1
-TEMPERATURE = 0.8
-TOP_K = 40
-TOP_P = 0.95
-MIN_P = 0.05
-REPEAT_PENALTY = 1.0
-SEED = -1
+def add_model(parser: argparse.ArgumentParser) -> None:
+    text = "a .gguf file, a folder, a built-in name (smollm2), or a hub id (org/name, org/name:file.gguf)"
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=text)
+    parser.add_argument("-m", "--model", dest="model_option", metavar="MODEL", help="the same, as an option")
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """What it takes to load a model for one conversation."""
-
-    model: str
-    ctx_size: int | None
-    threads: int | None
-    isa: str | None
-    executor: str
-    chat_template: str | None
-
-    def load(self) -> LLM:
-        """The model in memory, downloaded with a progress bar if need be."""
-        from pellucid.cli.terminal import DownloadProgress
-        from pellucid.formats.source import resolve
-
-        with DownloadProgress() as progress:
-            resolve(self.model, progress=progress)
-
-        from pellucid.engine.llm import LLM
-
-        return LLM(
-            self.model,
-            max_model_len=self.ctx_size,
-            threads=self.threads,
-            isa=self.isa,
-            executor=self.executor,
-            chat_template=_text_or_file(self.chat_template),
-            max_num_seqs=1,
-        )
+def add_chat(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--system", metavar="TEXT", help="system message of the chat")
+    text = "Jinja template, or a file with one, in place of the model's"
+    parser.add_argument("--chat-template", metavar="TEMPLATE", help=text)
+    text = "colour, or none; by default on a terminal, unless NO_COLOR is set"
+    parser.add_argument("--color", dest="colour", action=argparse.BooleanOptionalAction, help=text)
 
 
-def sampling_params(
-    max_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float, repeat_penalty: float, seed: int
-) -> SamplingParams:
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+
+    def add(*names: str, default: float, help: str, metavar: str = "X") -> None:
+        kind = int if metavar == "N" else float
+        group.add_argument(*names, type=kind, default=default, metavar=metavar, help=f"{help} (default: %(default)s)")
+
+    add("-n", "--max-tokens", default=-1, metavar="N", help="longest answer in tokens; -1: until the model ends it")
+    add("--temp", "--temperature", default=0.8, help="temperature; 0 takes the most likely token every time")
+    add("--top-k", default=40, metavar="N", help="keep the N most likely tokens; 0: all")
+    add("--top-p", default=0.95, help="keep the most likely tokens up to this probability")
+    add("--min-p", default=0.05, help="keep tokens at least X times as likely as the likeliest")
+    add("--repeat-penalty", default=1.0, help="above 1, tokens that were there before become less likely")
+    add("-s", "--seed", default=-1, metavar="N", help="the same seed gives the same answer; -1: a random one")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engine")
+    text = "most tokens of prompt and answer together (default: the model's)"
+    group.add_argument("-c", "--ctx-size", type=int, metavar="N", help=text)
+    group.add_argument("-t", "--threads", type=int, metavar="N", help="worker threads (default: all usable cores)")
+    text = "instruction set of the kernels, see `pellucid doctor` (default: the best here)"
+    group.add_argument("--isa", metavar="NAME", help=text)
+    text = "cpu, or reference: NumPy, slow, the specification (default: %(default)s)"
+    group.add_argument("--executor", default="cpu", metavar="NAME", help=text)
+
+
+def sampling_params(args: argparse.Namespace) -> SamplingParams:
     """The flags as SamplingParams, which validates them."""
     return SamplingParams(
-        max_tokens=None if max_tokens == -1 else max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repeat_penalty,
-        seed=None if seed == -1 else seed,
+        max_tokens=None if args.max_tokens == -1 else args.max_tokens,
+        temperature=args.temp,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repeat_penalty,
+        seed=None if args.seed == -1 else args.seed,
     )
 
 
-def read_text(path: Path, option: str) -> str:
-    """The text of a file the user named with `option`; exactly one newline at its end is taken off."""
+def load(args: argparse.Namespace) -> LLM:
+    """The model in memory for one conversation, downloaded with a progress bar if need be."""
+    from pellucid.formats.source import resolve
+
+    with terminal.DownloadProgress() as progress:
+        resolve(args.model, progress=progress)
+
+    from pellucid.engine.llm import LLM
+
+    return LLM(
+        args.model,
+        max_model_len=args.ctx_size,
+        threads=args.threads,
+        isa=args.isa,
+        executor=args.executor,
+        chat_template=_text_or_file(args.chat_template),
+        max_num_seqs=1,
+    )
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file the user named; exactly one newline at its end is taken off."""
     try:
-        return decode(path.read_bytes(), option)
+        return decode(path.read_bytes(), what)
     except OSError as error:
-        raise InvalidParameter(option, f"{str(path)!r} cannot be read: {error.strerror}") from error
+        raise InvalidParameter(what, f"{str(path)!r} cannot be read: {error.strerror}") from error
 
 
 def decode(data: bytes, what: str) -> str:

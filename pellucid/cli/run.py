@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from pellucid.cli import options, terminal
 from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
@@ -20,57 +19,38 @@ if TYPE_CHECKING:
     from pellucid.sampling import SamplingParams
 
 
-def run(
-    model: options.Model,
-    prompt: Annotated[
-        str | None,
-        typer.Argument(help="The prompt; without one, -p, -f or standard input is read.", show_default=False),
-    ] = None,
-    prompt_option: Annotated[str | None, typer.Option("-p", "--prompt", help="The prompt.", show_default=False)] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("-f", "--file", help="Read the prompt from a file (- is standard input).", show_default=False),
-    ] = None,
-    system: options.System = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Continue the prompt as it is, without the model's chat template.")
-    ] = False,
-    chat_template: options.ChatTemplate = None,
-    max_tokens: options.MaxTokens = options.MAX_TOKENS,
-    temperature: options.Temperature = options.TEMPERATURE,
-    top_k: options.TopK = options.TOP_K,
-    top_p: options.TopP = options.TOP_P,
-    min_p: options.MinP = options.MIN_P,
-    repeat_penalty: options.RepeatPenalty = options.REPEAT_PENALTY,
-    seed: options.Seed = options.SEED,
-    ctx_size: options.CtxSize = None,
-    threads: options.Threads = None,
-    isa: options.Isa = None,
-    executor: options.Executor = "cpu",
-    colour: options.Colour = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the whole result as JSON: text, token ids, metrics, receipt.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No speed summary on stderr.")] = False,
-) -> None:
-    """Answer one prompt.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_model(parser)
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="without one, -p, -f or standard input is read")
+    parser.add_argument("-p", "--prompt", dest="prompt_option", metavar="TEXT", help="the prompt")
+    parser.add_argument("-f", "--file", help="read the prompt from a file; - is standard input")
+    parser.add_argument("--raw", action="store_true", help="continue the prompt as it is, without the chat template")
+    options.add_chat(parser)
+    parser.add_argument("--json", action="store_true", help="print the whole result as JSON: text, token ids, receipt")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no speed summary on stderr")
+    options.add_sampling(parser)
+    options.add_engine(parser)
 
-    A model with a chat template gets the prompt as a user's message (--raw continues the text instead); a base model
-    continues the text. Standard output holds the answer and nothing else.
+
+def main(args: argparse.Namespace) -> None:
+    """Answer one prompt, streamed to standard output, which holds the answer and nothing else.
+
+    A model with a chat template gets the prompt as a user's message; with --raw, or if it has no template, it
+    continues the text. The speed is told on stderr.
     """
-    text = _prompt(prompt, prompt_option, file)
-    params = options.sampling_params(max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, seed)
-    if raw and (system is not None or chat_template is not None):
+    prompt = _prompt(args)
+    params = options.sampling_params(args)
+    if args.raw and (args.system is not None or args.chat_template is not None):
         raise InvalidParameter("raw", "--raw uses no chat template, so --system and --chat-template would be ignored")
-    with options.EngineOptions(model, ctx_size, threads, isa, executor, chat_template).load() as llm:
-        result = _write_answer(_start(llm, text, system, raw, chat_template is not None, params), json_output)
-        if json_output:
+    with options.load(args) as llm:
+        result = _write_answer(_start(llm, prompt, args, params), silent=args.json)
+        if args.json:
             print(json.dumps(asdict(result), indent=2))
         answer = result.outputs[0]
         if answer.finish_reason == "error":
             raise PellucidError(answer.error or "the request failed")
-        if not quiet:
-            terminal.note(summary(result), colour)
+        if not args.quiet:
+            terminal.note(summary(result), args.colour)
 
 
 def summary(result: RequestOutput) -> str:
@@ -90,42 +70,37 @@ def _rate(tokens_per_second: float | None) -> str:
     return "" if tokens_per_second is None else f" ({tokens_per_second:,.1f}/s)"
 
 
-def _prompt(argument: str | None, option: str | None, file: Path | None) -> str:
+def _prompt(args: argparse.Namespace) -> str:
     """The prompt from the one place that was given; standard input when there is none."""
-    given = [name for name, value in (("PROMPT", argument), ("-p", option), ("-f", file)) if value is not None]
+    places: dict[str, str | None] = {"PROMPT": args.prompt, "-p": args.prompt_option, "-f": args.file}
+    given = [name for name, value in places.items() if value is not None]
     if len(given) > 1:
         raise InvalidParameter("prompt", f"given twice, as {' and as '.join(given)}; expected one")
-    if argument is not None or option is not None:
-        return argument if argument is not None else option or ""
-    if file is not None and str(file) != "-":
-        return options.read_text(file, "file")
+    if given and given != ["-f"]:
+        return places[given[0]] or ""
+    if given and args.file != "-":
+        return options.read_text(Path(args.file), "file")
     if terminal.is_terminal(sys.stdin):
-        if file is None:
-            raise InvalidParameter(
-                "prompt",
-                "none given: write it after the model, or use -p, -f or standard input; `pellucid chat` is for talking",
-            )
-        terminal.note("Reading the prompt from the terminal; end it with Ctrl-D.")
+        if not given:
+            where = "write it after the model, or use -p, -f or standard input; `pellucid chat` is for talking"
+            raise InvalidParameter("prompt", f"none given: {where}")
+        terminal.note("Reading the prompt from the terminal; end it with Ctrl-D.", args.colour)
     return options.decode(sys.stdin.buffer.read(), "standard input")
 
 
-def _start(
-    llm: LLM, text: str, system: str | None, raw: bool, own_template: bool, params: SamplingParams
-) -> Iterator[StreamChunk]:
-    chat = not raw and (own_template or llm.tokenizer.chat_template is not None)
-    if not chat:
-        if system is not None:
-            raise InvalidRequest(
-                "this model has no chat template, so there is no place for --system; give one with --chat-template"
-            )
-        return llm.stream(text, params)
-    messages = [{"role": "user", "content": text}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
+def _start(llm: LLM, prompt: str, args: argparse.Namespace, params: SamplingParams) -> Iterator[StreamChunk]:
+    has_template = args.chat_template is not None or llm.tokenizer.chat_template is not None
+    if args.raw or not has_template:
+        if args.system is not None:
+            raise InvalidRequest("this model has no chat template and so no place for --system; see --chat-template")
+        return llm.stream(prompt, params)
+    messages = [{"role": "user", "content": prompt}]
+    if args.system is not None:
+        messages.insert(0, {"role": "system", "content": args.system})
     return llm.stream_chat(messages, params)
 
 
-def _write_answer(chunks: Iterator[StreamChunk], silent: bool) -> RequestOutput:
+def _write_answer(chunks: Iterator[StreamChunk], *, silent: bool) -> RequestOutput:
     """Write the pieces to stdout as they come, made safe on a terminal; returns the whole."""
     on_terminal = terminal.is_terminal(sys.stdout)
     last = ""

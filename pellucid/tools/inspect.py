@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pellucid.errors import ModelError
 from pellucid.executors import get_executor
 from pellucid.executors.base import BLOCK_SIZE
@@ -92,11 +94,17 @@ def inspect_model(path: Path, *, fused: bool = False) -> Inspection:
         )
 
 
-def abbreviate(value: object) -> str:
-    """A metadata value as short text: long arrays as their length and first items, long strings cut."""
+def abbreviate(value: object, *, length: int | None = None) -> str:
+    """A metadata value as short text: long arrays as their length and first items, long strings cut.
+
+    `length` is the whole length of an array of which `value` is the beginning.
+    """
+    if isinstance(value, np.ndarray):
+        return abbreviate(value[: MAX_ITEMS + 1].tolist(), length=len(value))
     if isinstance(value, list | tuple):
+        length = len(value) if length is None else length
         items = ", ".join(abbreviate(item) for item in value[:MAX_ITEMS])
-        more = f", … {len(value):,} in all" if len(value) > MAX_ITEMS else ""
+        more = f", … {length:,} in all" if length > MAX_ITEMS else ""
         return f"[{items}{more}]"
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… {len(text):,} characters in all"
