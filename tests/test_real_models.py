@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support.divergence import exact_kl, log_softmax, top_agreement, top_kl
-from support.steps import chunked, make_batch, new_sequences
+from support.steps import chunked, full_forward, make_batch, new_sequences
 
 from pellucid.executors import get_executor
 from pellucid.executors.base import BLOCK_SIZE, Program
@@ -65,8 +65,8 @@ def test_reference_agrees_with_transformers(name: str, request: pytest.FixtureRe
     """Reader, dequantisation, graph and operators, without a quantised kernel: what remains is float32 rounding."""
     golden = load_golden(name)
     path = request.getfixturevalue(f"{name}_path")
-    with compiled("reference", path, len(golden["token_ids"])) as program:
-        logits = chunked(program, golden["token_ids"].tolist(), PREFILL_CHUNK)
+    with compiled("reference", path, PREFILL_CHUNK) as program:
+        logits = full_forward(program, golden["token_ids"][:PREFILL_CHUNK].tolist())
     assert np.abs(top_kl(golden, logits)).max() < 1e-5
     assert top_agreement(golden, logits) == 1
 

@@ -11,29 +11,37 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 
 
+def log_normalizer(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """log Σ exp(logits) of each row: [T, V] → [T]. Row by row: a whole vocabulary in float64 would not fit a cache."""
+    return np.array([row.max() + np.log(np.exp(row.astype(np.float64) - row.max()).sum()) for row in logits])
+
+
 def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """[T, V] → [T, V], in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    """[T, V] → [T, V]"""
+    return logits - log_normalizer(logits)[:, None]
 
 
 def exact_kl(reference: Array, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """KL(reference ‖ model) of each row [T], over the whole vocabulary. `reference` [T, V] are log-probabilities."""
-    return (np.exp(reference) * (reference - log_softmax(logits))).sum(axis=-1)
+    log_z = log_normalizer(logits)
+    rows = zip(reference, logits, log_z, strict=True)
+    return np.array([(np.exp(p) * (p - (q - z))).sum() for p, q, z in rows])
 
 
 def top_kl(golden: Mapping[str, npt.NDArray[Any]], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """KL(golden ‖ model) of each row [T], with the golden's top tokens apart and all the others in one bucket.
 
-    Merging outcomes can only lower a KL divergence, so this is a lower bound of `exact_kl`.
+    Merging outcomes can only lower a KL divergence, so this is a lower bound of `exact_kl`. The golden may have more
+    rows than there are logits.
     """
-    ours = np.take_along_axis(log_softmax(logits), golden["top_ids"], axis=-1)  # [T, 256]
+    count = len(logits)
+    top_ids, rest_logprob = golden["top_ids"][:count], golden["rest_logprob"][:count].astype(np.float64)
+    top = golden["top_logprobs"][:count].astype(np.float64)  # [T, 256]
+    ours = np.take_along_axis(logits, top_ids, axis=-1) - log_normalizer(logits)[:, None]
     rest = np.maximum(1 - np.exp(ours).sum(axis=-1), 1e-12)  # the difference can round to nothing
-    golden_rest = np.exp(golden["rest_logprob"].astype(np.float64))
-    top = golden["top_logprobs"].astype(np.float64)
-    return (np.exp(top) * (top - ours)).sum(axis=-1) + golden_rest * (golden["rest_logprob"] - np.log(rest))
+    return (np.exp(top) * (top - ours)).sum(axis=-1) + np.exp(rest_logprob) * (rest_logprob - np.log(rest))
 
 
 def top_agreement(golden: Mapping[str, npt.NDArray[Any]], logits: npt.NDArray[np.float32]) -> float:
     """Share of the rows whose likeliest token is the golden's."""
-    return float((logits.argmax(axis=-1) == golden["argmax"]).mean())
+    return float((logits.argmax(axis=-1) == golden["argmax"][: len(logits)]).mean())
