@@ -42,7 +42,7 @@ class Gemma2(Gemma):
             self.attention_scale = reader.number("query_pre_attn_scalar", minimum=1e-3) ** -0.5
 
     def read_windows(self, reader: ConfigReader) -> None:
-        self.sliding_window = reader.integer("sliding_window", 4096)
+        self.sliding_window = reader.integer("sliding_window", 4096, null=0)
         self.window_layers = [layer % 2 == 0 for layer in range(self.num_layers)]
         if not self.is_gguf:
             reader.neutral("sliding_window_size", self.sliding_window)

@@ -32,7 +32,7 @@ class Gemma3(Gemma2):
         if self.is_gguf:
             self.sliding_window = reader.integer("sliding_window", 0, minimum=0)
         else:
-            self.sliding_window = reader.integer("sliding_window", 4096)
+            self.sliding_window = reader.integer("sliding_window", 4096, null=0)
         period = reader.integer("_sliding_window_pattern", reader.integer("sliding_window_pattern", 6))
         self.window_layers = [(layer + 1) % period != 0 for layer in range(self.num_layers)]
         if not self.is_gguf and (types := reader.strings("layer_types", self.num_layers, LAYER_TYPES)):

@@ -121,6 +121,23 @@ def test_missing_settings(key: str) -> None:
         build("llama", {}, drop=(key,))
 
 
+# Keys of published config.json files beyond those of the golden ones; they change nothing.
+PUBLISHED = [
+    ("llama", {"pretraining_tp": 1, "rope_interleaved": False, "is_llama_config": True, "torch_dtype": "bfloat16"}),
+    ("llama", {"transformers.js_config": {"dtype": "q4"}, "_name_or_path": "a/b", "auto_map": {"AutoModel": "x.Y"}}),
+    ("qwen2", {"use_mrope": False, "rope_scaling": None}),
+    ("gemma", {"hidden_act": "gelu", "hidden_activation": None}),
+    ("gemma2", {"sliding_window_size": 12, "cache_implementation": "hybrid", "hidden_act": "gelu_pytorch_tanh"}),
+    ("phi3", {"attention_bias": False, "lm_head_bias": False, "mlp_bias": False, "full_attn_mod": 1}),
+    ("gpt2", {"n_ctx": 64, "task_specific_params": {"text-generation": {"max_length": 50}}, "_num_labels": 1}),
+]
+
+
+@pytest.mark.parametrize(("case", "changes"), PUBLISHED)
+def test_keys_of_published_files_are_accepted(case: str, changes: dict[str, object]) -> None:
+    assert fingerprint(build(case, changes)) == fingerprint(build_case(case))
+
+
 def test_unknown_architectures_list_the_known_ones() -> None:
     for changes in ({"architectures": ["LlamaForSequenceClassification"]}, {"architectures": None, "model_type": "t5"}):
         with pytest.raises(UnsupportedModel) as error:
