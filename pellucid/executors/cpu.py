@@ -1,0 +1,205 @@
+"""The CPU executor: lowers a graph to the native program, which runs a whole step in one call without the GIL.
+
+Lowering gives each value a place in the arena (reused once nothing reads it any more), packs each weight once, and turns
+each node into one operator record. No arithmetic may enter here: a new operator goes to native/ops.cpp and gets a
+method below; a faster kernel goes to native/isa/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
+from pellucid.executors.arena import Arena
+from pellucid.executors.base import Batch, ProgramInfo, StepResult, id_limits
+from pellucid.executors.cores import available_cores
+from pellucid.executors.kv_cache import kv_block_nbytes
+from pellucid.formats.qtensor import QTensor
+from pellucid.formats.quant import QuantType
+from pellucid.graph.ir import Graph, Node, Value
+from pellucid.native import _native
+
+Floats = npt.NDArray[np.float32]
+
+KV_CACHE_DTYPES = ("auto", "float16", "float32")
+MAX_THREADS = 1024
+
+_NORM_KINDS = {"rms": 1, "layer": 2}
+_ACTS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
+
+
+def available_isas() -> list[str]:
+    """Instruction sets with kernels that this machine can run, slowest first."""
+    return list(_native.available_isas())
+
+
+class CpuExecutor:
+    """Native kernels on this machine's cores.
+
+    `threads`: None for all cores the process may use. `isa`: one of `available_isas()`, None for the fastest.
+    `kv_cache_dtype`: "float32", "float16", or "auto": float32 where all the weights are, else float16.
+    None of them but `isa` and `kv_cache_dtype` changes a bit of any result.
+    """
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None, isa: str | None = None, kv_cache_dtype: str = "auto") -> None:
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise ExecutorError(f"threads is {threads}, expected 1 to {MAX_THREADS}")
+        isas = available_isas()
+        if isa is not None and isa not in isas:
+            raise ExecutorError(f"isa is {isa!r}, but this machine and build offer {', '.join(isas)}")
+        if kv_cache_dtype not in KV_CACHE_DTYPES:
+            raise ExecutorError(f"kv_cache_dtype is {kv_cache_dtype!r}, expected one of {', '.join(KV_CACHE_DTYPES)}")
+        self.threads = threads or available_cores()
+        self.isa = isa or isas[-1]
+        self._kv_cache_dtype = kv_cache_dtype
+
+    def kv_cache_dtype(self, graph: Graph) -> str:
+        if self._kv_cache_dtype != "auto":
+            return self._kv_cache_dtype
+        return "float32" if all(t.type is QuantType.F32 for t in graph.weights().values()) else "float16"
+
+    def kv_block_nbytes(self, graph: Graph) -> int:
+        return kv_block_nbytes(graph, np.dtype(self.kv_cache_dtype(graph)).itemsize)
+
+    def compile(self, graph: Graph, num_blocks: int) -> CpuProgram:
+        return CpuProgram(graph, num_blocks, self.threads, self.isa, self.kv_cache_dtype(graph))
+
+
+class CpuProgram:
+    """A graph as native operator records with their weights and KV cache."""
+
+    def __init__(self, graph: Graph, num_blocks: int, threads: int, isa: str, kv_cache_dtype: str) -> None:
+        self._vocab_size, self._max_positions = id_limits(graph)
+        try:
+            native = _native.Program(isa, threads, available_cores(), num_blocks, kv_cache_dtype == "float16")
+            lowering = _Lowering(native, graph)
+            for node in graph:
+                lowering.lower(node)
+            native.set_arena(*lowering.arena.columns)
+        except MemoryError as error:
+            raise ResourceError(f"not enough memory for the weights and {num_blocks} KV blocks") from error
+        self._native: _native.Program | None = native
+        self._outputs = lowering.arena.outputs
+        self._names = graph.outputs
+        self.info = ProgramInfo("cpu", isa, threads, kv_cache_dtype, num_blocks, native.weight_nbytes)
+
+    def run(self, batch: Batch) -> StepResult:
+        if self._native is None:
+            raise ExecutorError("this program is closed; compile the graph again")
+        batch.check(self.info.num_blocks, self._vocab_size, self._max_positions)
+        rows = {"T": len(batch.token_ids), "R": len(batch.logit_rows)}
+        try:
+            arrays = [np.empty((rows[value.rows], value.width), np.float32) for value in self._outputs]
+            self._native.run(
+                token_ids=np.ascontiguousarray(batch.token_ids),
+                positions=np.ascontiguousarray(batch.positions),
+                slot_mapping=np.ascontiguousarray(batch.slot_mapping),
+                block_tables=np.ascontiguousarray(batch.block_tables),
+                query_start=np.ascontiguousarray(batch.query_start),
+                seq_lens=np.ascontiguousarray(batch.seq_lens),
+                logit_rows=np.ascontiguousarray(batch.logit_rows),
+                outputs=arrays,
+            )
+        except MemoryError as error:
+            raise ResourceError(f"not enough memory for a step of {rows['T']} tokens") from error
+        found = {value.name: array for value, array in zip(self._outputs, arrays, strict=True)}
+        taps = {name: found[value.name] for name, value in self._names.items()}
+        return StepResult(taps.pop("logits"), taps)
+
+    def close(self) -> None:
+        self._native = None
+
+
+class _Lowering:
+    """Turns nodes, in order, into operator records of `native`."""
+
+    def __init__(self, native: _native.Program, graph: Graph) -> None:
+        self.native = native
+        self.arena = Arena(graph)
+        self._matrices: dict[str, int] = {}
+        self._rope_tables: dict[tuple[str, float], int] = {}
+
+    def lower(self, node: Node) -> None:
+        method = getattr(self, f"_{node.op}", None)
+        if method is None:
+            raise UnsupportedModel(f"the cpu executor has no operator {node.op!r} (node {node.name})")
+        out = self.arena.place(node)
+        method(node, [self.arena.view(value) for value in node.inputs], node.attrs, out)
+        self.arena.release(node)
+
+    def _matrix(self, tensor: QTensor) -> int:
+        """The packed form of a matrix, made at its first use: a head tied to the embedding is packed once."""
+        if tensor.name not in self._matrices:
+            outputs, inputs = tensor.shape
+            self._matrices[tensor.name] = self.native.add_matrix(tensor.data, tensor.type.ggml_id, outputs, inputs)
+        return self._matrices[tensor.name]
+
+    def _embed(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        self.native.embed(self._matrix(node.weights["weight"]), attrs["source"] == "positions", attrs["scale"], out)
+
+    def _linear(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        roles = [role for role in node.weights if role.startswith("weight")]
+        kind = _NORM_KINDS.get(str(attrs.get("norm", "")), 0)
+        self.native.linear(
+            x=inputs[0],
+            matrices=[self._matrix(node.weights[role]) for role in roles],
+            biases=[_vector(node.weights.get(role.replace("weight", "bias"))) for role in roles],
+            norm=kind,
+            norm_weight=_vector(node.weights.get("norm"), attrs.get("norm_offset", 0.0)) if kind else None,
+            norm_bias=_vector(node.weights.get("norm_bias")),
+            eps=attrs.get("eps", 0.0),
+            residual=inputs[1] if len(inputs) > 1 else None,
+            out=out,
+        )
+
+    def _rms_norm(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        weight = _vector(node.weights["weight"], attrs["offset"])
+        self.native.norm(x=inputs[0], kind=_NORM_KINDS["rms"], weight=weight, bias=None, eps=attrs["eps"], out=out)
+
+    def _layer_norm(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        weight, bias = _vector(node.weights["weight"]), _vector(node.weights.get("bias"))
+        self.native.norm(x=inputs[0], kind=_NORM_KINDS["layer"], weight=weight, bias=bias, eps=attrs["eps"], out=out)
+
+    def _slice(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        if out is not None:  # a slice is a view of its parent; only one that is handed out needs a copy
+            self.native.copy(self.arena.part(inputs[0], attrs["start"], node.output.width), out)
+
+    def _rope(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        inv_freq = node.weights["inv_freq"]
+        key = (inv_freq.name, float(attrs["scale"]))
+        if key not in self._rope_tables:
+            self._rope_tables[key] = self.native.rope_table(_vector(inv_freq), key[1])
+        interleaved = attrs["style"] == "interleaved"
+        self.native.rope(inputs[0], self._rope_tables[key], attrs["head_size"], interleaved, out)
+
+    def _attention(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        q, k, v = inputs
+        names = ("num_heads", "num_kv_heads", "head_size", "window", "scale", "softcap")
+        cache = self.native.add_cache(attrs["num_kv_heads"], attrs["head_size"])
+        self.native.attention(q=q, k=k, v=v, cache=cache, out=out, **{name: attrs[name] for name in names})
+
+    def _glu(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        self.native.glu(*inputs, _ACTS[attrs["act"]], out)
+
+    def _act(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        self.native.act(*inputs, _ACTS[attrs["act"]], out)
+
+    def _add(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        self.native.add(*inputs, out)
+
+    def _softcap(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        self.native.softcap(*inputs, attrs["cap"], out)
+
+    def _select(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
+        self.native.select(*inputs, out)
+
+
+def _vector(tensor: QTensor | None, offset: Any = 0.0) -> Floats | None:
+    """A norm's or a bias's numbers in float32, plus `offset`."""
+    return None if tensor is None else np.ascontiguousarray(tensor.dequantize().reshape(-1) + np.float32(offset))

@@ -1,0 +1,234 @@
+// Linear layers: out = x Wᵀ (+ bias) (+ residual) for one panel of 16 outputs and any number of rows.
+//
+// Quantised weights meet activations of 15 bits and a sign: codes and activations are int16, multiplied in pairs and summed in
+// int32 over a block of 32 (or 16) inputs, exactly; then one float multiply-add a block, in input order. An integer sum
+// has no order, so a kernel for one row and one for eight give the same bits, and a panel may be expanded first or not.
+//
+// Ladder (AVX2, Zen 3 at 2.45 GHz; 576 × 1,536 Q4_1; first the naive one):
+//   scalar dequantise and dot           stays runnable as isa=portable
+//   lanes = outputs, pairs of int16     no horizontal sums; 7 operations unpack 64 codes
+//   + tile of rows, expanded panel      unpacking is paid once for all rows of a prompt
+// Figures: docs/performance.md.
+#pragma once
+
+namespace PELLUCID_ISA {
+
+using pellucid::Activations;
+using pellucid::LinearTask;
+
+// Rows of a tile live in registers: their loops must be unrolled at any optimisation level.
+#define PELLUCID_UNROLL _Pragma("GCC unroll 8")
+
+template <int I, int N, class F> PELLUCID_INLINE void unroll(F &&f) {
+    if constexpr (I < N) {
+        f.template operator()<I>();
+        unroll<I + 1, N>(f);
+    }
+}
+
+// Where a tile reads a group's codes, scales and minima from: the packed panel itself …
+template <class C> struct Packed {
+    static constexpr int parts = C::parts, offset = C::offset;
+    static constexpr bool has_min = C::has_min;
+    static constexpr pellucid::Layout layout = pellucid::layout_of(C::type);
+    C codec;
+    const uint8_t *at;
+    int left = 0;
+    PELLUCID_INLINE_MEMBER explicit Packed(const uint8_t *panel) : at(panel) {}
+    PELLUCID_INLINE_MEMBER void begin() {
+        if (layout.groups == 1 || left == 0) {
+            codec.begin(at);
+            at += layout.header;
+            left = layout.groups;
+        }
+    }
+    template <int P> PELLUCID_INLINE_MEMBER vi code() const { return C::template code<P>(at + layout.scales); }
+    PELLUCID_INLINE_MEMBER vf scale(int part) const { return codec.scale(at, part); }
+    PELLUCID_INLINE_MEMBER vf min(int part) const { return codec.min(at, part); }
+    PELLUCID_INLINE_MEMBER void end() {
+        at += layout.scales + layout.codes;
+        left--;
+    }
+};
+
+// … or the scratch it was expanded to, with the offset already subtracted.
+template <int Parts, bool Min> struct Expanded {
+    static constexpr int parts = Parts, offset = 0;
+    static constexpr bool has_min = Min;
+    static constexpr int bytes = 1024 + Parts * (Min ? 128 : 64);
+    const uint8_t *at;
+    PELLUCID_INLINE_MEMBER explicit Expanded(const uint8_t *scratch) : at(scratch) {}
+    PELLUCID_INLINE_MEMBER void begin() {}
+    template <int P> PELLUCID_INLINE_MEMBER vi code() const { return iload(at + 64 * P); }
+    PELLUCID_INLINE_MEMBER vf scale(int part) const { return load((const float *)(at + 1024 + 64 * part)); }
+    PELLUCID_INLINE_MEMBER vf min(int part) const { return load((const float *)(at + 1024 + 64 * (Parts + part))); }
+    PELLUCID_INLINE_MEMBER void end() { at += bytes; }
+};
+
+template <class C> PELLUCID_INLINE void expand(const uint8_t *panel, int64_t k, uint8_t *scratch) {
+    Packed<C> in(panel);
+    for (int64_t g = 0; g < k / 32; g++) {
+        in.begin();
+        unroll<0, 16>([&]<int P>() { istore(scratch + 64 * P, isub16(in.template code<P>(), mask16(iset(-1), C::offset))); });
+        for (int part = 0; part < C::parts; part++) {
+            store((float *)(scratch + 1024 + 64 * part), in.scale(part));
+            if constexpr (C::has_min) store((float *)(scratch + 1024 + 64 * (C::parts + part)), in.min(part));
+        }
+        in.end();
+        scratch += Expanded<C::parts, C::has_min>::bytes;
+    }
+}
+
+PELLUCID_INLINE vi pair(const int16_t *q) {
+    int32_t bits;
+    __builtin_memcpy(&bits, q, 4);
+    return iset(bits);
+}
+
+// Rows [row, row + M) of a panel.
+template <int M, class S> PELLUCID_INLINE void tile(S in, const Activations &a, int row, vf (&acc)[M]) {
+    const int64_t groups = a.k / 32;
+    const int16_t *q = a.q + row * a.k;
+    const float *scale = a.scale + row * groups;
+    const int32_t *sums = a.sums + row * groups * 2;
+    PELLUCID_UNROLL
+    for (int m = 0; m < M; m++) acc[m] = set(0.0f);
+    for (int64_t g = 0; g < groups; g++) {
+        in.begin();
+        unroll<0, S::parts>([&]<int Part>() {
+            constexpr int steps = 16 / S::parts;
+            int32_t sum[M];
+            if constexpr (S::offset != 0 || S::has_min)
+                PELLUCID_UNROLL
+                for (int m = 0; m < M; m++) {
+                    const int32_t *s = sums + (m * groups + g) * 2;
+                    sum[m] = S::parts == 2 ? s[Part] : s[0] + s[1];
+                }
+            vi total[M];
+            PELLUCID_UNROLL
+            for (int m = 0; m < M; m++) total[m] = S::offset != 0 ? iset(-S::offset * sum[m]) : iset(0);
+            unroll<0, steps>([&]<int I>() {
+                constexpr int P = Part * steps + I;
+                const vi w = in.template code<P>();
+                PELLUCID_UNROLL
+                for (int m = 0; m < M; m++) total[m] = dot2(total[m], w, pair(q + m * a.k + g * 32 + 2 * P));
+            });
+            const vf ws = in.scale(Part);
+            PELLUCID_UNROLL
+            for (int m = 0; m < M; m++) {
+                const float as = scale[m * groups + g];
+                acc[m] = fma(to_float(total[m]), mul(ws, set(as)), acc[m]);
+                if constexpr (S::has_min) acc[m] = fma(in.min(Part), set(as * (float)sum[m]), acc[m]);
+            }
+        });
+        in.end();
+    }
+}
+
+PELLUCID_INLINE void finish(const LinearTask &t, int row, vf acc) {
+    if (t.bias) acc = add(acc, load(t.bias));
+    float *out = t.out + row * t.out_stride;
+    const float *residual = t.residual ? t.residual + row * t.residual_stride : nullptr;
+    if (t.cols == 16) {
+        store(out, residual ? add(load(residual), acc) : acc);
+        return;
+    }
+    float lanes[16];
+    store(lanes, acc);
+    for (int i = 0; i < t.cols; i++) out[i] = residual ? residual[i] + lanes[i] : lanes[i];
+}
+
+// All rows in tiles of at most kMaxRows; `tile_of` computes rows [row, row + M).
+template <int M, class F> PELLUCID_INLINE void in_tiles(const LinearTask &t, int row, F &&tile_of) {
+    for (; row + M <= t.rows; row += M) {
+        vf acc[M];
+        tile_of.template operator()<M>(row, acc);
+        PELLUCID_UNROLL
+        for (int m = 0; m < M; m++) finish(t, row + m, acc[m]);
+    }
+    if constexpr (M > 1) in_tiles<M / 2>(t, row, tile_of);
+}
+
+template <class C> void linear_quantized(const LinearTask &t) {
+    if (t.rows <= kMaxRows) {
+        in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) { tile<M>(Packed<C>(t.panel), t.in, row, acc); });
+        return;
+    }
+    expand<C>(t.panel, t.in.k, t.scratch);
+    using Source = Expanded<C::parts, C::has_min>;
+    in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) { tile<M>(Source(t.scratch), t.in, row, acc); });
+}
+
+template <Type T> PELLUCID_INLINE vf load_weights(const uint8_t *panel, int64_t k) {
+    if constexpr (T == Type::F32) return load((const float *)panel + 16 * k);
+    else if constexpr (T == Type::F16) return load_f16(panel + 32 * k);
+    else return load_bf16(panel + 32 * k);
+}
+
+// Float weights: one chain of multiply-adds for each output, in input order.
+template <Type T> void linear_float(const LinearTask &t) {
+    in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) {
+        const float *x = t.in.x + row * t.in.x_stride;
+        PELLUCID_UNROLL
+        for (int m = 0; m < M; m++) acc[m] = set(0.0f);
+        for (int64_t k = 0; k < t.in.k; k++) {
+            const vf w = load_weights<T>(t.panel, k);
+            PELLUCID_UNROLL
+            for (int m = 0; m < M; m++) acc[m] = fma(set(x[m * t.in.x_stride + k]), w, acc[m]);
+        }
+    });
+}
+
+template <class C> void weight_row_quantized(const uint8_t *panel, int64_t k, int lane, float factor, float *out) {
+    Packed<C> in(panel);
+    for (int64_t g = 0; g < k / 32; g++, out += 32) {
+        in.begin();
+        unroll<0, 16>([&]<int P>() {
+            alignas(64) int16_t codes[32];
+            istore(codes, isub16(in.template code<P>(), mask16(iset(-1), C::offset)));
+            out[2 * P] = codes[2 * lane];
+            out[2 * P + 1] = codes[2 * lane + 1];
+        });
+        for (int part = 0; part < C::parts; part++) {
+            float scale[16], min[16] = {0};
+            store(scale, in.scale(part));
+            if constexpr (C::has_min) store(min, in.min(part));
+            for (int i = 0; i < 32 / C::parts; i++) {
+                float &w = out[part * 16 + i];
+                w = (scale[lane] * w + min[lane]) * factor;
+            }
+        }
+        in.end();
+    }
+}
+
+template <Type T> void weight_row_float(const uint8_t *panel, int64_t k, int lane, float factor, float *out) {
+    for (int64_t i = 0; i < k; i++) {
+        float lanes[16];
+        store(lanes, load_weights<T>(panel, i));
+        out[i] = lanes[lane] * factor;
+    }
+}
+
+// Blocks of 32 with their own scale. A block that holds NaN or Inf gets a NaN scale, so that damage shows instead of rounding.
+static void quantize_row(const float *x, int64_t k, int16_t *q, float *scale, int32_t *sums) {
+    for (int64_t g = 0; g < k / 32; g++, x += 32, q += 32) {
+        const vf a = load(x), b = load(x + 16);
+        const float largest = hmax(max(abs(a), abs(b)));
+        const float damage = hsum(add(mul(a, set(0.0f)), mul(b, set(0.0f))));
+        const float inverse = largest > 0.0f ? 32767.0f / largest : 0.0f;
+        // A largest value below 1e-34 would overflow its inverse; such a block is zero.
+        const bool tiny = !(inverse < 3.0e38f);
+        const vf by = set(tiny ? 0.0f : inverse);
+        store_i16(q, to_int(mul(a, by)));
+        store_i16(q + 16, to_int(mul(b, by)));
+        scale[g] = largest / 32767.0f + damage;
+        for (int h = 0; h < 2; h++) {
+            int32_t sum = 0;
+            for (int i = 0; i < 16; i++) sum += q[16 * h + i];
+            sums[2 * g + h] = sum;
+        }
+    }
+}
+
+} // namespace PELLUCID_ISA

@@ -1,0 +1,49 @@
+// Fills the kernel table from the templates, for the instruction set of the including translation unit.
+//
+// Nothing here may use inline functions of the standard library: the linker keeps one copy of them for the whole module, and
+// it could be the copy made with instructions that the machine does not have.
+#pragma once
+#include "isa/kernels.h"
+// clang-format off
+#include "isa/math.h"
+#include "isa/codecs.h"
+#include "isa/linear.h"
+#include "isa/attention.h"
+#include "isa/rows.h"
+// clang-format on
+
+namespace PELLUCID_ISA {
+
+template <Type T> constexpr void add_quantized(pellucid::Kernels &k) {
+    k.linear[(int)T] = linear_quantized<Codec<T>>;
+    k.weight_row[(int)T] = weight_row_quantized<Codec<T>>;
+}
+template <Type T> constexpr void add_float(pellucid::Kernels &k) {
+    k.linear[(int)T] = linear_float<T>;
+    k.weight_row[(int)T] = weight_row_float<T>;
+}
+
+constexpr pellucid::Kernels make_table(const char *name) {
+    pellucid::Kernels k{};
+    k.name = name;
+    add_float<Type::F32>(k), add_float<Type::F16>(k), add_float<Type::BF16>(k);
+    add_quantized<Type::Q4_0>(k), add_quantized<Type::Q4_1>(k), add_quantized<Type::Q5_0>(k), add_quantized<Type::Q5_1>(k);
+    add_quantized<Type::Q8_0>(k), add_quantized<Type::Q2_K>(k), add_quantized<Type::Q3_K>(k), add_quantized<Type::Q4_K>(k);
+    add_quantized<Type::Q5_K>(k), add_quantized<Type::Q6_K>(k), add_quantized<Type::IQ4_NL>(k), add_quantized<Type::IQ4_XS>(k);
+    add_quantized<Type::MXFP4>(k);
+    k.quantize_row = quantize_row;
+    k.rms_norm = rms_norm;
+    k.layer_norm = layer_norm;
+    k.rope = rope;
+    k.glu = glu;
+    k.activate = activate;
+    k.add = add_rows;
+    k.softcap = softcap;
+    k.store_kv[0] = store_kv<float>;
+    k.store_kv[1] = store_kv<uint16_t>;
+    k.attend[0] = attend<float>;
+    k.attend[1] = attend<uint16_t>;
+    return k;
+}
+
+} // namespace PELLUCID_ISA
