@@ -63,23 +63,22 @@ HF_NEUTRAL: Mapping[str, Sequence[object]] = {
     "tie_encoder_decoder": (False,),
     "use_bidirectional_attention": (False,),
 }
-HF_HARMLESS = frozenset(
-    (
-        # what the model is called and who wrote the file
-        "_name_or_path architectures auto_map dtype model_type torch_dtype torchscript transformers_version "
-        "transformers.js_config unsloth_fixed unsloth_version use_bfloat16 "
-        # tokens and sampling: the tokenizer and generation_config.json have the say
-        "bos_token_id cls_token_id decoder_start_token_id eos_token_id forced_bos_token_id forced_eos_token_id "
-        "pad_token_id prefix sep_token_id tokenizer_class unk_token_id "
-        "do_sample max_length min_length num_beams repetition_penalty temperature top_k top_p "
-        # training, and how the Python code runs
-        "_attn_implementation attention_dropout attn_implementation cache_implementation chunk_size_feed_forward "
-        "gradient_checkpointing hidden_dropout initializer_range is_decoder output_attentions output_hidden_states "
-        "pretraining_tp return_dict tie_last_hidden_states use_cache "
-        # heads for other tasks than predicting the next token
-        "_num_labels finetuning_task id2label label2id num_labels problem_type task_specific_params"
-    ).split()
-)
+_HF_HARMLESS_BECAUSE = {
+    "names the model, or who wrote the file": """
+        _name_or_path architectures auto_map dtype model_type torch_dtype torchscript transformers_version
+        transformers.js_config unsloth_fixed unsloth_version use_bfloat16""",
+    "the tokenizer and generation_config.json have the say": """
+        bos_token_id cls_token_id decoder_start_token_id eos_token_id forced_bos_token_id forced_eos_token_id
+        pad_token_id prefix sep_token_id tokenizer_class unk_token_id
+        do_sample max_length min_length num_beams repetition_penalty temperature top_k top_p""",
+    "for training, or how the Python code runs": """
+        _attn_implementation attention_dropout attn_implementation cache_implementation chunk_size_feed_forward
+        gradient_checkpointing hidden_dropout initializer_range is_decoder output_attentions output_hidden_states
+        pretraining_tp return_dict tie_last_hidden_states use_cache""",
+    "for other tasks than predicting the next token": """
+        _num_labels finetuning_task id2label label2id num_labels problem_type task_specific_params""",
+}
+HF_HARMLESS = frozenset(key for keys in _HF_HARMLESS_BECAUSE.values() for key in keys.split())
 
 
 class ConfigReader:
