@@ -20,7 +20,8 @@ from pellucid.formats.gguf_strings import read_strings
 MAX_STRING_NBYTES = 32 << 20  # chat templates are kilobytes; an embedded tokenizer.json is the largest in use, 20 MB
 MAX_ARRAY_DEPTH = 4
 MAX_NUMBERS = 1 << 24  # in one array
-MAX_OBJECTS = 1 << 22  # strings and inner arrays in one file; a 262,144-token vocabulary with merges has 800,000
+MAX_STRINGS = 1 << 20  # in all arrays of one file; a 262,144-token vocabulary with merges has 800,000
+MAX_INNER_ARRAYS = 1 << 12  # in one file; rare
 
 
 class ValueType(IntEnum):
@@ -71,7 +72,7 @@ class HeaderCursor:
         self.size = len(buffer)
         self.position = 0
         self.file_name = file_name
-        self._objects_left = MAX_OBJECTS
+        self._left = {ValueType.STRING: MAX_STRINGS, ValueType.ARRAY: MAX_INNER_ARRAYS}
 
     def error(self, message: str) -> FormatError:
         return FormatError(f"{self.file_name!r}: {message}")
@@ -148,9 +149,9 @@ class HeaderCursor:
             raise self.error(f"{what} nests arrays more than {MAX_ARRAY_DEPTH} deep")
         type = self.value_type(f"the elements of {what}")
         if type is ValueType.STRING:
-            return self._strings(self._objects(what, _STRING_MIN_NBYTES), what)
+            return self._strings(self._objects(type, _STRING_MIN_NBYTES, what), what)
         if type is ValueType.ARRAY:
-            return [self.array(what, depth + 1) for _ in range(self._objects(what, _ARRAY_MIN_NBYTES))]
+            return [self.array(what, depth + 1) for _ in range(self._objects(type, _ARRAY_MIN_NBYTES, what))]
         itemsize = np.dtype(_FORMATS[type]).itemsize
         return self._numbers(type, self.count(f"elements of {what}", MAX_NUMBERS, itemsize), what)
 
@@ -164,18 +165,18 @@ class HeaderCursor:
             raise self.error(f"{what} holds the byte {numbers.max()} where a bool is 0 or 1")
         return numbers.astype(np.bool_)
 
-    def _objects(self, what: str, min_nbytes: int) -> int:
-        """A count of things that each become a Python object; together they have one limit."""
-        count = self.count(f"elements of {what}", MAX_OBJECTS, min_nbytes)
-        self._objects_left -= count
-        if self._objects_left < 0:
-            raise self.error(f"its metadata holds more than {MAX_OBJECTS} strings and inner arrays")
+    def _objects(self, type: ValueType, min_nbytes: int, what: str) -> int:
+        """A count of strings or inner arrays. Each becomes a Python object, so a file has so many of them in all."""
+        count = self.count(f"elements of {what}", self._left[type], min_nbytes)
+        self._left[type] -= count
         return count
 
     def _strings(self, count: int, what: str) -> list[str]:
+        element = f"an element of {what}"
+
         def read_one(position: int) -> tuple[str, int]:
             self.position = position
-            return self.string(f"an element of {what}"), self.position
+            return self.string(element), self.position
 
         strings, self.position = read_strings(self.buffer, self.position, count, read_one)
         return strings

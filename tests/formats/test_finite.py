@@ -64,10 +64,11 @@ def test_mxfp4() -> None:
             check_finite(tensor(QuantType.MXFP4, blocks))
 
 
-def test_a_bad_block_beyond_the_first_chunk() -> None:
+@pytest.mark.parametrize("position", [0, 65_535, 65_536, 99_999])
+def test_the_borders_of_the_chunks_that_are_looked_at(position: int) -> None:
     data = np.zeros(100_000, np.float32)
-    data[99_999] = np.nan
-    with pytest.raises(FormatError, match="block 99999 of 100000"):
+    data[position] = np.nan
+    with pytest.raises(FormatError, match=f"block {position} of 100000"):
         check_finite(QTensor("w", QuantType.F32, (100_000,), data.view(np.uint8)))
 
 

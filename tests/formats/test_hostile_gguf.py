@@ -85,9 +85,13 @@ DAMAGED = {
     "2^60 arrays": (raw_value("k", ARRAY, struct.pack("<IQ", ARRAY, 2**60)), f"announces {2**60} elements"),
     "arrays nested 5 deep": (nested_array(4), "nests arrays more than 4 deep"),
     "arrays nested 10,000 deep": (nested_array(10_000), "nests arrays more than 4 deep"),
-    "arrays of many empty arrays": (
-        raw_value("k", ARRAY, struct.pack("<IQ", ARRAY, 1 << 16) + struct.pack("<IQ", ARRAY, 1 << 17) * (1 << 16)),
-        "announces 131072 elements|more than 4194304 strings",
+    "more than 2^20 strings in two arrays": (
+        assemble([key_value(key, [""] * 600_000) for key in "ab"]),
+        "announces 600000 elements of key 'b', but the limit is 448576",
+    ),
+    "more than 4,096 inner arrays": (
+        raw_value("k", ARRAY, struct.pack("<IQ", ARRAY, 3) + (struct.pack("<IQ", ARRAY, 2000) + bytes(24_000)) * 3),
+        "announces 2000 elements of key 'k', but the limit is 93",
     ),
     "unknown value type": (raw_value("k", 13, b"\0" * 8), "unknown value type 13"),
     "value type 2^32-1": (raw_value("k", 2**32 - 1, b"\0" * 8), "unknown value type 4294967295"),
@@ -168,7 +172,7 @@ def test_what_is_not_read_is_refused_by_name(tmp_path: Path, name: str) -> None:
     assert_refused(path, UnsupportedModel, match)
 
 
-def test_a_real_gibibyte_does_not_help_a_liar(tmp_path: Path) -> None:
+def test_two_gibibytes_do_not_help_a_liar(tmp_path: Path) -> None:
     """Lengths that the (sparse) file's size allows meet the limits of strings, arrays and counts."""
     path = tmp_path / "hostile.gguf"
     for data, match in (
