@@ -10,10 +10,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "pellucid"
 
-MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "runpy"}
 CALLS = {"eval", "exec", "compile", "__import__"}
-METHODS = {("torch", "load"), ("np", "load"), ("numpy", "load"), ("importlib", "import_module")}
-NAMES = {"allow_pickle", "trust_remote_code", "exec_module"}
+METHODS = {("torch", "load"), ("np", "load"), ("numpy", "load")}
+NAMES = {"allow_pickle", "trust_remote_code", "exec_module", "spec_from_file_location", "SourceFileLoader"}
 
 
 def offences(source: str) -> Iterator[str]:
@@ -50,6 +50,7 @@ def test_the_package_loads_no_code() -> None:
         "np.load('x')",
         "f(allow_pickle=True)",
         "spec.loader.exec_module(m)",
+        "importlib.util.spec_from_file_location('m', path)",
     ],
 )
 def test_it_would_notice(source: str) -> None:
@@ -57,4 +58,8 @@ def test_it_would_notice(source: str) -> None:
 
 
 def test_it_allows_the_rest() -> None:
-    assert not list(offences("import re, json\nre.compile('x')\njson.load(f)\nmodel.eval()\nregex.exec()"))
+    assert not list(
+        offences(
+            "import re, json\nre.compile('x')\njson.load(f)\nimport_module('pellucid.cli.run')\nmodel.eval()\nregex.exec()"
+        )
+    )
