@@ -37,7 +37,18 @@ _HOMES = {
 }
 _MODULES = ("errors",)
 
-__all__ = ["__version__", "errors", *_HOMES]
+__all__ = [
+    "LLM",
+    "CompletionOutput",
+    "EngineConfig",
+    "Logprob",
+    "PellucidError",
+    "RequestOutput",
+    "SamplingParams",
+    "StreamChunk",
+    "__version__",
+    "errors",
+]
 
 
 def __getattr__(name: str) -> object:

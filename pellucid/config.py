@@ -12,11 +12,12 @@ from typing import Self
 from pellucid.errors import InvalidParameter
 from pellucid.fields import integer, refuse_unknown, show
 
-PLANNED = frozenset(
-    """tokenizer dtype quantization tensor_parallel_size pipeline_parallel_size data_parallel_size enable_prefix_caching
-    enable_lora max_loras adapters speculative_config draft_model gpu_memory_utilization swap_space cpu_offload_gb
-    enforce_eager trust_remote_code revision download_dir load_format rope_scaling hf_overrides""".split()
-)
+PLANNED = frozenset({
+    "tokenizer", "dtype", "quantization", "tensor_parallel_size", "pipeline_parallel_size",
+    "data_parallel_size", "enable_prefix_caching", "enable_lora", "max_loras", "adapters", "speculative_config",
+    "draft_model", "gpu_memory_utilization", "swap_space", "cpu_offload_gb", "enforce_eager",
+    "trust_remote_code", "revision", "download_dir", "load_format", "rope_scaling", "hf_overrides",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

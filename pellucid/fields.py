@@ -1,9 +1,10 @@
-"""Checks for numbers and names that a caller hands in: finite, in range, never a bool or NaN. Used once, where they enter."""
+"""Checks for the numbers and names that a caller hands in: finite, in range, never a bool or NaN."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import inf
 from numbers import Integral, Real
 
 from pellucid.errors import InvalidParameter, UnsupportedParameter
@@ -13,7 +14,7 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     """`value` as an int in [low, high]; NumPy integers are accepted. Raises InvalidParameter."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidParameter(name, f"expected an integer, got {show(value)}")
-    if not low <= value <= high:
+    if not low <= int(value) <= high:
         raise InvalidParameter(name, f"expected an integer from {low} to {high}, got {show(value)}")
     return int(value)
 
@@ -22,10 +23,14 @@ def real(name: str, value: object, low: float, high: float, *, open_low: bool = 
     """`value` as a finite float in [low, high], or in (low, high] with `open_low`. Raises InvalidParameter."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidParameter(name, f"expected a number, got {show(value)}")
-    if not low <= value <= high or (open_low and value == low):  # NaN fails every comparison
+    try:
+        number = float(value)
+    except OverflowError:  # a huge integer
+        number = inf
+    if not low <= number <= high or (open_low and number == low):  # NaN fails every comparison
         bounds = f"above {low:g} and at most {high:g}" if open_low else f"from {low:g} to {high:g}"
         raise InvalidParameter(name, f"expected a number {bounds}, got {show(value)}")
-    return float(value)
+    return number
 
 
 def boolean(name: str, value: object) -> bool:
@@ -35,7 +40,7 @@ def boolean(name: str, value: object) -> bool:
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], planned: frozenset[str], what: str) -> None:
-    """Raise for a keyword that is not in `known`: UnsupportedParameter when the field has a meaning elsewhere (`planned`)."""
+    """Raise for a keyword that is not in `known`: UnsupportedParameter if it has a meaning elsewhere (`planned`)."""
     known = list(known)
     for name in given:
         if name in known:

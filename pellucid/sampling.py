@@ -20,13 +20,14 @@ MAX_STOP_TOKENS = 1_024
 MIN_TEMPERATURE = 1e-3
 
 # Names that users of this field know and that we do not honour yet: refused, never ignored.
-PLANNED = frozenset(
-    """typical_p top_n_sigma xtc_probability xtc_threshold dry_multiplier dry_base dry_allowed_length dry_sequence_breakers
-    mirostat mirostat_tau mirostat_eta dynatemp_range dynatemp_exponent repeat_last_n no_repeat_ngram_size allowed_token_ids
-    bad_words best_of use_beam_search beam_width length_penalty early_stopping stop_regex samplers logits_processors echo
-    guided_decoding structured_outputs response_format grammar truncate_prompt_tokens detokenize
-    spaces_between_special_tokens""".split()
-)
+PLANNED = frozenset({
+    "typical_p", "top_n_sigma", "xtc_probability", "xtc_threshold", "dry_multiplier", "dry_base",
+    "dry_allowed_length", "dry_sequence_breakers", "mirostat", "mirostat_tau", "mirostat_eta", "dynatemp_range",
+    "dynatemp_exponent", "repeat_last_n", "no_repeat_ngram_size", "allowed_token_ids", "bad_words", "best_of",
+    "use_beam_search", "beam_width", "length_penalty", "early_stopping", "stop_regex", "samplers",
+    "logits_processors", "echo", "guided_decoding", "structured_outputs", "response_format", "grammar",
+    "truncate_prompt_tokens", "detokenize", "spaces_between_special_tokens",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,8 @@ class SamplingParams:
     min_p: keep tokens at least min_p times as likely as the most likely one, in [0, 1].
     repetition_penalty: divides positive and multiplies negative logits of tokens in the prompt or the answer so far
         (CTRL, Keskar et al. 2019), in [0.01, 100]; 1 is off.
-    frequency_penalty, presence_penalty: subtracted from a token's logit for each time, or once if, it is in the answer so
-        far (OpenAI's definition), in [-2, 2].
+    frequency_penalty, presence_penalty: subtracted from a token's logit for each time, or once if, it is in the
+        answer so far (OpenAI's definition), in [-2, 2].
     logit_bias: token id → number in [-100, 100] added to its logit.
     seed: 0 to 2^64 - 1. The same request with the same seed gives the same answer, whatever else runs. None draws one
         from the operating system; the receipt names it.
@@ -55,7 +56,7 @@ class SamplingParams:
     min_tokens: end tokens cannot be chosen, and stop strings do not end the answer, before this many tokens.
     max_tokens: end after this many tokens (finish_reason "length"). None: until the context is full.
     ignore_eos: the model's own end tokens do not end the answer.
-    logprobs: None, or how many of the most likely tokens to report at each position (0: only the chosen one), up to 100.
+    logprobs: None, or how many of the most likely tokens to report at each position beside the chosen one, up to 100.
         They are log-softmax values of the model's raw logits, before any of the above.
     prompt_logprobs: the same for the prompt's tokens.
     skip_special_tokens: leave control tokens out of the text.

@@ -112,20 +112,20 @@ def test_switches_are_booleans(field: str) -> None:
 
 def test_min_tokens_cannot_exceed_max_tokens() -> None:
     SamplingParams(min_tokens=3, max_tokens=3)
-    with pytest.raises(InvalidParameter, match="min_tokens.*from 0 to 2"):
+    with pytest.raises(InvalidParameter, match=r"min_tokens.*from 0 to 2"):
         SamplingParams(min_tokens=3, max_tokens=2)
 
 
 @pytest.mark.parametrize("field", sorted(PLANNED))
 def test_fields_that_are_not_built_yet_are_refused_by_name(field: str) -> None:
-    with pytest.raises(UnsupportedParameter, match=f"{field}: .*not supported yet"):
+    with pytest.raises(UnsupportedParameter, match=rf"{field}: .*not supported yet"):
         SamplingParams(**{field: 1})
 
 
 def test_a_misspelt_field_gets_a_suggestion() -> None:
     with pytest.raises(InvalidParameter, match=r"topp: .*did you mean 'top_p'"):
-        SamplingParams(**{"topp": 0.9})
-    with pytest.raises(InvalidParameter, match="x+: there is no"):
+        SamplingParams(topp=0.9)
+    with pytest.raises(InvalidParameter, match=r"x+: there is no"):
         SamplingParams(**{"x" * 100_000: 1})
     with pytest.raises(TypeError):
         SamplingParams(0.5)  # type: ignore[misc]
@@ -161,9 +161,9 @@ def test_sizes_that_are_not_sizes(text: Any) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        {"max_model_len": 0}, {"max_model_len": True}, {"threads": -1}, {"threads": 10**9}, {"isa": 5}, {"executor": None},
+        {"max_model_len": 0}, {"max_model_len": True}, {"threads": -1}, {"threads": 10**9}, {"isa": 5},
         {"max_num_seqs": 0}, {"max_num_batched_tokens": 2**40}, {"prefill_chunk": 0}, {"seed": 2**64}, {"seed": -1},
-        {"kv_cache_memory": "lots"}, {"kv_cache_dtype": 8}, {"chat_template": 3}, {"model": None},
+        {"kv_cache_memory": "lots"}, {"kv_cache_dtype": 8}, {"chat_template": 3}, {"model": None}, {"executor": None},
     ],
     ids=str,
 )  # fmt: skip

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 class BlockPool:
     """`num_blocks` blocks, each free or referenced by one or more sequences.
 
-    The free list is a stack: blocks given back last are handed out first, so that a lightly loaded engine keeps touching
-    the same few pages of memory. Blocks that still hold a reusable prefix will need their own place beside it.
+    The free list is a stack: blocks given back last are handed out first, so that a lightly loaded engine keeps
+    touching the same few pages of memory. Blocks that still hold a reusable prefix will need a place beside it.
     """
 
     def __init__(self, num_blocks: int) -> None:
@@ -50,6 +50,8 @@ class BlockPool:
     def check(self) -> None:
         """Free + used = total, each block in exactly one of the two. AssertionError means a bug of ours."""
         free = set(self._free)
+        used = {block for block, count in enumerate(self._num_references) if count}
         assert len(free) == len(self._free), f"a block is in the free list twice: {self._free}"
-        for block, count in enumerate(self._num_references):
-            assert (count == 0) == (block in free), f"block {block} has {count} references and free is {block in free}"
+        assert free.isdisjoint(used), f"blocks {sorted(free & used)} are both free and referenced"
+        lost = self.num_blocks - len(free) - len(used)
+        assert lost == 0, f"{lost} blocks are neither free nor referenced"

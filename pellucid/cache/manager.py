@@ -32,7 +32,7 @@ class CacheManager:
         return 1 - self.pool.num_free / self.pool.num_blocks
 
     def allocate(self, key: Hashable, num_tokens: int) -> bool:
-        """Let the table of `key` cover `num_tokens` tokens; it never shrinks. False, and nothing changed, without room."""
+        """Let the table of `key` cover `num_tokens` tokens; it never shrinks. False, and nothing changed, if full."""
         table = self._tables.get(key, [])
         blocks = self.pool.allocate(max(0, -(-num_tokens // self.block_size) - len(table)))
         if blocks is None:
@@ -52,6 +52,8 @@ class CacheManager:
         """The pool's invariants, and that every reference is held by a table. `idle`: nothing may be in use."""
         self.pool.check()
         held = Counter(block for table in self._tables.values() for block in table)
-        for block in range(self.pool.num_blocks):
-            assert held[block] == self.pool.references(block), f"block {block}: {held[block]} tables hold it"
+        for block, count in held.items():
+            assert count == self.pool.references(block), f"block {block}: {count} tables hold it"
+        used = self.pool.num_blocks - self.pool.num_free
+        assert len(held) == used, f"{used} blocks are in use, {len(held)} of them in tables"
         assert not (idle and self._tables), f"blocks are still held by {list(self._tables)}"

@@ -17,8 +17,8 @@ class TokenDecoder(Protocol):
 class AnswerText:
     """`text` is what may be shown: it ends before anything that may turn out to be the beginning of a stop string.
 
-    Stop strings are matched on text, across token boundaries. The match that is completed first counts (of two completed
-    by the same character the longer one), so how the text was cut into tokens makes no difference.
+    Stop strings are matched on text, across token boundaries. The match that is completed first counts (of two
+    completed by the same character the longer one), so how the text was cut into tokens makes no difference.
     """
 
     def __init__(self, decoder: TokenDecoder, stops: Sequence[str] = (), *, include_stop: bool = False) -> None:

@@ -46,7 +46,7 @@ class Engine:
     def __init__(
         self, program: Program, tokenizer: Tokenizer, config: EngineConfig, *, vocab_size: int, max_model_len: int
     ) -> None:
-        """`vocab_size` is the width of the logits. Raises ResourceError when one sequence of `max_model_len` does not fit."""
+        """`vocab_size` is the logits' width. Raises ResourceError if a sequence of `max_model_len` does not fit."""
         self.program = program
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
@@ -54,8 +54,8 @@ class Engine:
         self.cache = CacheManager(program.info.num_blocks)
         if self.cache.num_tokens_capacity < max_model_len:
             raise ResourceError(
-                f"the KV cache holds {self.cache.num_tokens_capacity} tokens, fewer than max_model_len = {max_model_len}; "
-                "give it more memory or ask for a shorter context"
+                f"the KV cache holds {self.cache.num_tokens_capacity} tokens, fewer than max_model_len = "
+                f"{max_model_len}; give it more memory or ask for a shorter context"
             )
         self.scheduler = Scheduler(
             self.cache,

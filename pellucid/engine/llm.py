@@ -217,4 +217,4 @@ def _prompt_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     items = list(prompts)
     if items and isinstance(items[0], Integral):
         return [items]  # type: ignore[list-item]
-    return items  # type: ignore[return-value]
+    return items

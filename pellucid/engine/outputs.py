@@ -32,9 +32,9 @@ class Usage:
 class Metrics:
     """Times in seconds, rates in tokens a second; None where there is nothing to divide.
 
-    `time_to_first_token` counts from the call, `queue_time` up to the first step. `prefill_tokens_per_second` covers the
-    prompt up to the first token, `decode_tokens_per_second` the tokens after the first; with several requests at once
-    both are this request's share.
+    `time_to_first_token` counts from the call, `queue_time` up to the first step. `prefill_tokens_per_second` covers
+    the prompt up to the first token, `decode_tokens_per_second` the tokens after the first; with several requests at
+    once both are this request's share.
     """
 
     queue_time: float

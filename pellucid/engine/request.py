@@ -27,8 +27,8 @@ class Times:
 class Request:
     """Answer `index` to a prompt; a call with n = 3 makes three of these under one `id`.
 
-    `token_ids` is prompt and answer. `num_computed_tokens` of them have their keys and values in the cache; whatever the
-    difference comes from (a new prompt, a chunk of it, the token just sampled, a preemption), the scheduler only ever
+    `token_ids` is prompt and answer. `num_computed_tokens` of them have their keys and values in the cache; whatever
+    the difference comes from (a new prompt, a chunk of it, the token just sampled, a preemption), a step only ever
     makes it smaller. Tokens never change once they are here.
     """
 

@@ -1,7 +1,7 @@
 """The sampler: one row of logits in, one token out, with its log-probabilities when asked for.
 
-Rows are handled one by one, so a result depends on its own row only, bit for bit. The vocabulary (up to 262,144 entries)
-is never sorted: `top_ids` finds a handful of candidates with a few linear passes.
+Rows are handled one by one, so a result depends on its own row only, bit for bit. The vocabulary (up to 262,144
+entries) is never sorted: `top_ids` finds a handful of candidates with a few linear passes.
 
 Speed ladder (one row, microseconds, AMD Zen 3, one core)             V = 49,152   V = 262,144
     argsort of the row, then everything on the sorted row                  3,900        24,000
@@ -125,8 +125,8 @@ class RowSampler:
                 return None, weights
             ids = np.arange(len(logits))
         if params.min_p > 0:
-            kept = weights >= np.float32(params.min_p)
-            ids, weights = ids[kept], weights[kept]
+            likely = weights >= np.float32(params.min_p)
+            ids, weights = ids[likely], weights[likely]
         order = np.argsort(ids)
         return ids[order], weights[order]
 
@@ -188,10 +188,10 @@ def require_finite(logits: Logits) -> None:
 
 
 def top_ids(x: Logits, count: int) -> Ids:
-    """Ids of the `count` largest values, largest first, equals by ascending id: exactly a stable sort's first `count`.
+    """Ids of the `count` largest values, largest first, equals by ascending id: exactly the head of a stable sort.
 
-    The count-th largest of the maxima of disjoint groups is a lower bound of the count-th largest value, so one pass for
-    the maxima and one comparison leave few values to sort.
+    The count-th largest of the maxima of disjoint groups is a lower bound of the count-th largest value, so one pass
+    for the maxima and one comparison leave few values to sort.
     """
     if count < len(x):
         width = len(x) // 64
@@ -209,8 +209,8 @@ def top_ids(x: Logits, count: int) -> Ids:
 def nucleus(weights: Logits, top_p: float) -> Ids:
     """Indices of the fewest of the largest `weights` that reach top_p of their sum, equals by ascending index.
 
-    Nearly always they are among the 256 largest. If not, a histogram of the weights' logarithms (64 bins to the power of
-    e) tells which bin holds the last one, and only that bin is sorted.
+    Nearly always they are among the 256 largest. If not, a histogram of the weights' logarithms (64 bins to a factor
+    of e) tells which bin holds the last one, and only that bin is sorted.
     """
     target = top_p * float(weights.sum(dtype=np.float64))
     best = top_ids(weights, 256)

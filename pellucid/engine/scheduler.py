@@ -1,11 +1,11 @@
 """Scheduler: which tokens of which requests are computed in the next step.
 
-The rule: a request has two numbers, num_computed_tokens and num_tokens, and a step gives it min(their difference, what
-is left of the budget). A new prompt, the rest of a chunked prompt, the token that was just sampled and the recomputation
-after a preemption are all this one subtraction; there is no prefill phase and no decode phase.
+The rule: a request has two numbers, num_computed_tokens and num_tokens, and a step gives it min(their difference,
+what is left of the budget). A new prompt, the rest of a chunked prompt, the token that was just sampled and the
+recomputation after a preemption are all this one subtraction; there is no prefill phase and no decode phase.
 
-Only book-keeping may enter this file: no arrays, no model, no text, no sampling. Cache policy belongs into cache/, array
-building into step.py, stop conditions into engine.py.
+Only book-keeping may enter this file: no arrays, no model, no text, no sampling. Cache policy belongs into cache/,
+array building into step.py, stop conditions into engine.py.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Scheduler:
     def schedule(self) -> StepPlan:
         """Decide the next step. Allocates blocks and moves requests between the queues; tokens are left as they are.
 
-        The plan is empty only when no request is unfinished. Once the step has run, num_computed_tokens of each scheduled
-        request must become start + count before the next call.
+        The plan is empty only when no request is unfinished. Once the step has run, num_computed_tokens of each
+        scheduled request must become start + count before the next call.
         """
         scheduled: list[ScheduledRequest] = []
         preempted: list[Request] = []
@@ -118,7 +118,7 @@ class Scheduler:
         return StepPlan(tuple(scheduled), tuple(preempted))
 
     def _make_room(self, request: Request, preempted: list[Request]) -> bool:
-        """Let the blocks of `request` cover its tokens, preempting newer requests. False when it was preempted itself."""
+        """Let the blocks of `request` cover its tokens, preempting newer requests. False if it was preempted itself."""
         while not self.cache.allocate(request.key, request.num_tokens):
             newest = self.running.pop()
             self.cache.free(newest.key)

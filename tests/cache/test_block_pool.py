@@ -53,8 +53,12 @@ def test_misuse_is_caught(misuse: str) -> None:
 def test_check_finds_a_lost_and_a_doubled_block() -> None:
     lost = BlockPool(3)
     lost._free.pop()
-    with pytest.raises(AssertionError, match="block 0"):
+    with pytest.raises(AssertionError, match="1 blocks are neither"):
         lost.check()
+    both = BlockPool(3)
+    both._num_references[1] = 1
+    with pytest.raises(AssertionError, match=r"\[1\] are both"):
+        both.check()
     doubled = BlockPool(3)
     doubled._free.append(2)
     with pytest.raises(AssertionError, match="twice"):
@@ -102,9 +106,13 @@ def test_without_room_nothing_changes() -> None:
         cache.check(idle=True)
 
 
-def test_check_finds_a_table_that_holds_a_free_block() -> None:
+def test_check_finds_a_table_that_holds_a_free_block_and_a_block_without_a_table() -> None:
     cache = CacheManager(2)
     assert cache.allocate("a", 1)
     cache.pool.release([0])
     with pytest.raises(AssertionError, match="block 0"):
+        cache.check()
+    cache = CacheManager(2)
+    cache.pool.allocate(1)
+    with pytest.raises(AssertionError, match="1 blocks are in use, 0 of them"):
         cache.check()

@@ -265,7 +265,7 @@ def test_an_empty_prompt() -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("logit_bias", {VOCAB_SIZE: 1}), ("stop_token_ids", [VOCAB_SIZE])])
 def test_ids_in_parameters_are_checked_against_the_logits(field: str, value: Any) -> None:
-    with pytest.raises(InvalidParameter, match=f"{field}: .*to {VOCAB_SIZE - 1}"):
+    with pytest.raises(InvalidParameter, match=rf"{field}: .*to {VOCAB_SIZE - 1}"):
         make().add_request([1], SamplingParams(**{field: value}))
 
 
@@ -273,9 +273,9 @@ def test_the_context_is_exact_and_both_numbers_are_named() -> None:
     engine = make(max_model_len=20)
     engine.add_request([1] * 19, SamplingParams())
     engine.add_request([1] * 12, SamplingParams(max_tokens=8))
-    with pytest.raises(ContextLengthExceeded, match="prompt has 20 tokens.*holds 20"):
+    with pytest.raises(ContextLengthExceeded, match=r"prompt has 20 tokens.*holds 20"):
         engine.add_request([1] * 20, SamplingParams())
-    with pytest.raises(ContextLengthExceeded, match="12 tokens.*max_tokens = 9.*21.*holds 20"):
+    with pytest.raises(ContextLengthExceeded, match=r"12 tokens.*max_tokens = 9.*21.*holds 20"):
         engine.add_request([1] * 12, SamplingParams(max_tokens=9))
     with pytest.raises(ContextLengthExceeded, match="10000001"):
         engine.add_request(range(10**7), SamplingParams())
@@ -283,7 +283,7 @@ def test_the_context_is_exact_and_both_numbers_are_named() -> None:
 
 
 def test_a_cache_too_small_for_one_sequence_is_refused() -> None:
-    with pytest.raises(ResourceError, match="holds 32 tokens.*max_model_len = 33"):
+    with pytest.raises(ResourceError, match=r"holds 32 tokens.*max_model_len = 33"):
         make(num_blocks=2, max_model_len=33)
 
 

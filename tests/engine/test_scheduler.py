@@ -181,7 +181,7 @@ def test_a_plan_becomes_arrays() -> None:
     assert batch.query_start.tolist() == [0, 1, 2, 20]
     assert batch.seq_lens.tolist() == [18, 3, 19]
     assert batch.logit_rows.tolist() == [0, 1, *range(2, 20)]
-    assert rows == [range(0, 1), range(1, 2), range(2, 20)]
+    assert rows == [range(1), range(1, 2), range(2, 20)]
     dtypes = {name: str(value.dtype) for name, value in vars(batch).items()}
     assert dtypes == dict.fromkeys(dtypes, "int32") | {"slot_mapping": "int64"}
 
@@ -191,7 +191,7 @@ def test_an_unfinished_prompt_has_no_logits() -> None:
     s.add(request("a", 6))
     batch, rows = build_batch(s.schedule())
     assert len(batch.logit_rows) == 0
-    assert rows == [range(0, 0)]
+    assert rows == [range(0)]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])

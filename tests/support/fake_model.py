@@ -1,7 +1,7 @@
 """A model and a tokenizer for tests of everything around the model: exact, scripted, milliseconds.
 
-`FakeProgram` keeps the token ids themselves in a paged "KV cache" and predicts from what it reads back, so a wrong slot,
-a stale block or a lost token changes the answer.
+`FakeProgram` keeps the token ids themselves in a paged "KV cache" and predicts from what it reads back, so a wrong
+slot, a stale block or a lost token changes the answer.
 """
 
 from __future__ import annotations
