@@ -58,8 +58,5 @@ def test_it_would_notice(source: str) -> None:
 
 
 def test_it_allows_the_rest() -> None:
-    assert not list(
-        offences(
-            "import re, json\nre.compile('x')\njson.load(f)\nimport_module('pellucid.cli.run')\nmodel.eval()\nregex.exec()"
-        )
-    )
+    allowed = ["import re, json\nre.compile('x')\njson.load(f)", "import_module('pellucid.cli.run')", "model.eval()"]
+    assert not any(list(offences(source)) for source in allowed)
