@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pellucid.models.registry import build_model
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens" / "models"
 CASES = sorted(path.name for path in GOLDENS.iterdir() if path.is_dir())
 RUNS = [(case, path.stem) for case in CASES for path in sorted((GOLDENS / case).glob("*.npz"))]
-EXECUTORS = ["reference"] + (["cpu"] if importlib.util.find_spec("pellucid.native._native") else [])
+EXECUTORS = ["reference", "cpu"]
 
 
 @dataclass(frozen=True)
