@@ -213,8 +213,8 @@ class LLM:
 def _prompt_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """A single text or a single list of token ids counts as one prompt."""
     if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-        return [prompts]  # type: ignore[list-item]  # what is not text is refused where it is encoded
+        return [prompts]  # what is not text is refused where it is encoded
     items = list(prompts)
     if items and isinstance(items[0], Integral):
         return [items]  # type: ignore[list-item]
-    return items
+    return items  # type: ignore[return-value]
