@@ -1,22 +1,35 @@
 """Run a command once and measure it from outside: wall time from start to exit, and peak resident memory.
 
-Linux counts the memory of the process that starts a command into the command's own peak, so benchmark drivers must
-stay small: they import neither NumPy nor Pellucid, and leave all measuring to child processes.
+Linux counts the memory of the process that starts a command into the command's own peak. So a bare interpreter starts
+it, of about 10 MiB, and a peak that is not above that interpreter's is refused. (Its VmHWM is compared: its ru_maxrss
+holds the driver's memory in turn.)
 """
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_LAUNCHER = """
+import os, sys, time
+report, program = sys.argv[1], sys.argv[2:]
+start = time.perf_counter()
+pid = os.posix_spawn(program[0], program, os.environ)
+_, status, usage = os.wait4(pid, 0)
+seconds = time.perf_counter() - start
+own = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+with open(report, "w") as file:
+    file.write("[%r, %d, %d, %d]" % (seconds, usage.ru_maxrss, own, os.waitstatus_to_exitcode(status)))
+"""
+
 
 class CommandFailed(Exception):
-    """A measured command did not exit with 0; the message holds the end of its output."""
+    """A measured command did not do its work; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +40,23 @@ class Finished:
 
 
 def run(command: Sequence[str | Path]) -> Finished:
-    """Run `command` to its end. Raises CommandFailed."""
+    """Run `command` (its program given by path) to its end.
+
+    Raises CommandFailed when it exits with anything but 0, and when it prints nothing: every command that is measured
+    here has something to say, and one that says nothing has not done the work that the clock would be read for.
+    """
     arguments = [str(argument) for argument in command]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        start = time.perf_counter()
-        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        stdout, stderr = out.read(), err.read()
-    if process.returncode != 0:
-        raise CommandFailed(f"{' '.join(arguments)} exited with {process.returncode}:\n{(stdout + stderr)[-2000:]}")
-    return Finished(seconds, usage.ru_maxrss / 1024, stdout)
+    with tempfile.NamedTemporaryFile("r") as report:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, report.name, *arguments]
+        done = subprocess.run(launcher, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        output = (done.stdout + done.stderr)[-2000:]
+        if done.returncode != 0:
+            raise CommandFailed(f"{' '.join(arguments)} could not be started:\n{output}")
+        seconds, peak, launcher_peak, exit_code = json.loads(report.read())
+    if exit_code != 0:
+        raise CommandFailed(f"{' '.join(arguments)} exited with {exit_code}:\n{output}")
+    if not done.stdout.strip():
+        raise CommandFailed(f"{' '.join(arguments)} printed nothing:\n{output}")
+    if peak <= launcher_peak:
+        raise CommandFailed(f"{' '.join(arguments)} took {peak} KiB, no more than its launcher: not measurable")
+    return Finished(seconds, peak / 1024, done.stdout)

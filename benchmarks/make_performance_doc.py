@@ -37,8 +37,10 @@ as the median over the rounds with the lowest and the highest of them.
 - **decode, several streams**: every stream has a prompt of {stream_prompt} tokens (not timed) and then takes one token
   a step, {stream_decode} steps; tokens a second of all together, as `llama-batched-bench` does.
 - **decode through LLM**: greedy tokens after the first through tokenizer, scheduler, sampler and detokenizer.
-- **process start to exit with one token**: `pellucid run MODEL Hello -n 1` and `llama-completion` with the same prompt,
-  files in the page cache. **peak memory** is that process's peak resident set, mapped pages of the file included.
+- **process start to exit with one token**: `pellucid run MODEL Hello -n 1 --raw` and `llama-completion -no-cnv` with
+  the same prompt, files in the page cache. Through the chat template (`pellucid run MODEL Hello -n 1`) the two would
+  not do the same work, as they render different default system messages; that row is Pellucid's alone.
+- **peak memory**: the largest resident set of the raw process, mapped pages of the file included.
 - **achieved**: for decode the bytes of the weights that a step reads, times steps a second; for prefill the
   multiplications and additions of the linear operators. Compare them with the limits above, which are NumPy's.
 - Story is a safetensors model, which llama.cpp does not read: it runs the same float32 weights converted to GGUF.

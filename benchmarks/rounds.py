@@ -60,11 +60,12 @@ def _pellucid(path: Path, args: argparse.Namespace) -> tuple[Samples, dict[str, 
     worker = [sys.executable, Path(__file__).with_name("pellucid_worker.py"), path, "--threads", str(args.threads)]
     measured = json.loads(commands.run([*worker, "--repeats", str(args.repeats), *isa]).stdout)
     samples: Samples = measured["rates"]
-    once = [sys.executable, "-m", "pellucid.cli.main", "run", path, COLD_START_PROMPT, "-n", "1"]
+    once = [Path(sys.executable).with_name("pellucid"), "run", path, COLD_START_PROMPT, "-n", "1"]
     once += ["--ctx-size", str(COLD_START_CONTEXT), "--threads", str(args.threads)]
-    starts = [commands.run(once) for _ in range(args.repeats)]
+    starts = [commands.run([*once, "--raw"]) for _ in range(args.repeats)]
     samples["cold_start"] = [start.seconds for start in starts]
     samples["peak_memory"] = [start.peak_mib for start in starts]
+    samples["cold_start_chat"] = [commands.run(once).seconds for _ in range(args.repeats)]
     return samples, measured["program"]
 
 

@@ -26,6 +26,7 @@ WORKLOADS = {
     "decode_1": Workload(f"decode, 1 stream, {DECODE_TOKENS} tokens", "tok/s"),
     **{f"decode_{n}": Workload(f"decode, {n} streams, total", "tok/s") for n in STREAM_COUNTS},
     "end_to_end": Workload("decode through LLM (tokenizer, scheduler, sampler)", "tok/s"),
-    "cold_start": Workload("process start to exit with one token", "s", lower_is_better=True),
-    "peak_memory": Workload("peak memory of that process", "MiB", lower_is_better=True),
+    "cold_start": Workload("process start to exit with one token, raw prompt", "s", lower_is_better=True),
+    "cold_start_chat": Workload("the same through the chat template, if any", "s", lower_is_better=True),
+    "peak_memory": Workload("peak memory, raw prompt", "MiB", lower_is_better=True),
 }
