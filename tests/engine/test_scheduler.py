@@ -81,8 +81,8 @@ def test_prefill_chunk_limits_each_request_and_not_the_step() -> None:
     s.add(request("b", 2))
     assert run(s) == [("a", 0, 3), ("b", 0, 2)]
     assert run(s) == [("b", 2, 1), ("a", 3, 3)]
-    assert run(s) == [("b", 3, 1), ("a", 6, 1)] or True
-    assert run(s)[-1][2] == 1
+    assert run(s) == [("a", 6, 1), ("b", 3, 1)]
+    assert run(s) == [("a", 7, 1), ("b", 4, 1)]
 
 
 def test_max_num_seqs() -> None:
