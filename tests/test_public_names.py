@@ -23,6 +23,9 @@ def test_the_names_are_these_and_each_is_there() -> None:
 
 
 def test_sampling_params_load_no_array_library() -> None:
-    script = "import sys, pellucid; pellucid.SamplingParams(); pellucid.EngineConfig(model='m'); print('numpy' in sys.modules)"
+    script = (
+        "import sys, pellucid; pellucid.SamplingParams(); pellucid.EngineConfig(model='m'); "
+        "print('numpy' in sys.modules)"
+    )
     root = Path(__file__).resolve().parents[1]
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root).stdout == "False\n"
