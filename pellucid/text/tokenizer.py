@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import InvalidParameter, InvalidRequest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pellucid.formats.checkpoint import Checkpoint
     from pellucid.text.chat_template import ChatTemplate
 
+MAX_TEXT_LENGTH = 16 << 20  # characters; encoding takes about 1 µs and 200 bytes for each
 _SPECIAL_KINDS = (TokenKind.CONTROL, TokenKind.UNKNOWN)
 _LITERAL_KINDS = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.USER_DEFINED)
 
@@ -50,22 +52,18 @@ class Tokenizer:
 
         return cls(read_folder_vocabulary(checkpoint))
 
-    @property
-    def template_variables(self) -> dict[str, str]:
-        """What chat templates expect to know of the vocabulary, such as bos_token: for a template that is not its own."""
-        return self._vocabulary.template_variables
-
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """The model's own chat template; None where it has none."""
-        source = self._vocabulary.template_source
-        return None if source is None else self.template(source)
-
-    def template(self, source: str) -> ChatTemplate:
-        """A chat template of the caller's own, which may use this model's bos_token and the like."""
         from pellucid.text.chat_template import ChatTemplate
 
-        return ChatTemplate(source, self._vocabulary.template_variables)
+        source = self._vocabulary.template_source
+        return None if source is None else ChatTemplate(source, self.template_variables)
+
+    @property
+    def template_variables(self) -> dict[str, str]:
+        """What chat templates expect to know of the vocabulary, such as bos_token."""
+        return self._vocabulary.template_variables
 
     @property
     def special_tokens(self) -> list[SpecialToken]:
@@ -73,11 +71,13 @@ class Tokenizer:
         return self._vocabulary.special_tokens
 
     def encode(self, text: str | bytes, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Ids of `text`. Lone surrogates and invalid UTF-8 become U+FFFD.
+        """Ids of `text`, in time linear in its length. Lone surrogates and invalid UTF-8 become U+FFFD.
 
         add_special: put BOS before (and EOS after) where the model's metadata asks for it.
         parse_special: control tokens written in the text become those tokens. Never for text from a user.
         """
+        if len(text) > MAX_TEXT_LENGTH:
+            raise InvalidParameter("text", f"has {len(text):,} characters; the limit is {MAX_TEXT_LENGTH:,}")
         text = valid_text(text)
         matches = self._finder.find(text) if parse_special else []
         return self._encode(text, matches, add_special)
@@ -91,6 +91,10 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
         """Text of `ids`; bytes that are not UTF-8 become U+FFFD. Raises InvalidParameter for an id there is none of."""
+        try:
+            ids = [index(id) for id in ids]
+        except TypeError as error:
+            raise InvalidParameter("token ids", f"expected integers: {error}") from None
         data = b"".join([self.token_bytes(id) for id in ids if not (skip_special and self.is_special(id))])
         if self.strips_leading_space and data.startswith(b" "):
             data = data[1:]

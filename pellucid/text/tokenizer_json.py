@@ -8,7 +8,6 @@ serialisation format.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,29 +15,24 @@ import numpy as np
 from pellucid.errors import FormatError, ModelNotFound, UnsupportedModel
 from pellucid.formats.json_file import read_json_object
 from pellucid.text.end_of_generation import end_of_generation_ids
-from pellucid.text.patterns import check_patterns
+from pellucid.text.tokenizer_pipeline import MATCH_FLAGS, added_around, decoding_scheme, encoders
 from pellucid.text.vocabulary import (
     MAX_VOCAB_SIZE,
-    SPACE_PIECE,
     KindArray,
-    Scheme,
     SpecialToken,
     TokenKind,
     Vocabulary,
+    is_token_id,
     rust_errors,
 )
 
 if TYPE_CHECKING:
-    import tokenizers
-
     from pellucid.formats.checkpoint import Checkpoint
 
 MAX_FILE_BYTES = 128 << 20  # the largest tokenizer.json in use (Gemma 3) has 33 MB
 _REFUSED_OPTIONS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
-_MATCH_FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
-_FLAGS = ("special", *_MATCH_FLAGS)
+_FLAGS = ("special", *MATCH_FLAGS)
 _VARIABLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-_SPACE_DECODER = {"type": "Replace", "pattern": {"String": SPACE_PIECE}, "content": " "}
 _Json = dict[str, Any]
 
 
@@ -60,13 +54,13 @@ def read_folder_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
         for token in added
         if token["special"]
     ]
-    scheme, strips_leading_space = _scheme(tokenizer.get("decoder"))
+    scheme, strips_leading_space = decoding_scheme(tokenizer.get("decoder"))
     ids = {token.text: token.id for token in special_tokens}
     variables = {name: text for name in _VARIABLES if (text := _token_text(config.get(name))) is not None}
     bos, eos = (ids.get(variables.get(name, "")) for name in ("bos_token", "eos_token"))
-    prefix_ids, suffix_ids = _around(tokenizer.get("post_processor"), len(pieces))
+    prefix_ids, suffix_ids = added_around(tokenizer.get("post_processor"), len(pieces))
     with rust_errors(FormatError, "tokenizer.json"):
-        encoder, next_encoder = _encoders(tokenizer, model, added)
+        encoder, next_encoder = encoders(tokenizer, model, added)
     ends = [
         *_end_ids(generation, len(pieces)),
         *_end_ids(checkpoint.metadata, len(pieces)),
@@ -94,10 +88,6 @@ def _optional(checkpoint: Checkpoint, name: str) -> _Json:
     return {} if path is None else read_json_object(path, MAX_FILE_BYTES)
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_VOCAB_SIZE
-
-
 def _added_tokens(tokenizer: _Json) -> list[_Json]:
     """The added tokens with every flag present and of the right type."""
     added = tokenizer.get("added_tokens") or []
@@ -105,7 +95,7 @@ def _added_tokens(tokenizer: _Json) -> list[_Json]:
         raise FormatError("added_tokens of tokenizer.json is not a list")
     checked = []
     for token in added:
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not _is_id(token.get("id")):
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not is_token_id(token.get("id")):
             raise FormatError(
                 f"tokenizer.json has the added token {str(token)[:200]}, expected an object with content and id"
             )
@@ -130,7 +120,7 @@ def _bpe(tokenizer: _Json) -> _Json:
     vocab, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocab, dict) or not isinstance(merges, list):
         raise FormatError("tokenizer.json's model needs a vocab object and a merges list")
-    if not all(map(_is_id, vocab.values())):
+    if not all(map(is_token_id, vocab.values())):
         raise FormatError(f"tokenizer.json's vocab has a value that is not an id from 0 to {MAX_VOCAB_SIZE - 1}")
     return model
 
@@ -164,56 +154,6 @@ def _kinds(model: _Json, added: list[_Json], count: int) -> KindArray:
     return kinds
 
 
-def _scheme(decoder: Any) -> tuple[Scheme, bool]:
-    """How pieces spell bytes, and whether decoding takes a leading space away."""
-    steps = decoder.get("decoders", [decoder]) if isinstance(decoder, dict) else []
-    names = [step.get("type") if isinstance(step, dict) else None for step in steps]
-    if names == ["ByteLevel"]:
-        return Scheme.BYTE_LEVEL, False
-    if names == ["Metaspace"] and steps[0].get("replacement", SPACE_PIECE) == SPACE_PIECE:
-        return Scheme.SENTENCEPIECE, steps[0].get("prepend_scheme", "always") != "never"
-    if names[:3] == ["Replace", "ByteFallback", "Fuse"] and steps[0] == _SPACE_DECODER:
-        if names[3:] == []:
-            return Scheme.SENTENCEPIECE, False
-        if steps[3:] == [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]:
-            return Scheme.SENTENCEPIECE, True
-    raise UnsupportedModel(
-        f"tokenizer.json decodes with {', '.join(map(str, names))[:200] or 'nothing'}; supported are ByteLevel, "
-        "Metaspace, and Replace, ByteFallback, Fuse and Strip as SentencePiece models use them"
-    )
-
-
-def _around(processor: Any, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that the post-processor puts before and after a text."""
-    if processor is None:
-        return (), ()
-    if not isinstance(processor, dict):
-        raise FormatError("post_processor of tokenizer.json is not an object")
-    before: list[int] = []
-    after: list[int] = []
-    for step in processor.get("processors", [processor]):
-        kind = step.get("type") if isinstance(step, dict) else None
-        if kind == "ByteLevel":  # changes offsets, not ids
-            continue
-        if kind != "TemplateProcessing":
-            raise UnsupportedModel(
-                f"tokenizer.json has the post-processor {str(kind)[:40]!r}; supported is TemplateProcessing"
-            )
-        target = before
-        try:
-            for item in step["single"]:
-                if "Sequence" in item:
-                    target = after
-                else:
-                    target += step["special_tokens"][item["SpecialToken"]["id"]]["ids"]
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"tokenizer.json's TemplateProcessing is not complete: {error!r:.80}") from None
-    for id in (*before, *after):
-        if not _is_id(id) or id >= count:
-            raise FormatError(f"tokenizer.json's post-processor adds the id {id!r:.40}, which no token has")
-    return tuple(before), tuple(after)
-
-
 def _configured(ids: tuple[int, ...], token: int | None, wanted: Any) -> tuple[int, ...]:
     """tokenizer_config.json's add_bos_token and add_eos_token go before tokenizer.json's post-processor."""
     if wanted is None:
@@ -238,7 +178,7 @@ def _end_ids(config: Any, count: int) -> list[int]:
     ends = config.get("eos_token_id")
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     for end in ends:
-        if not _is_id(end):
+        if not is_token_id(end):
             raise FormatError(f"eos_token_id is {end!r:.40}, expected an id or a list of ids")
     return [end for end in ends if end < count]
 
@@ -256,51 +196,3 @@ def _template(checkpoint: Checkpoint, config: _Json) -> str | None:
     if template is not None and not isinstance(template, str):
         raise FormatError("chat_template of tokenizer_config.json is neither a string nor a list with a default")
     return template
-
-
-def _encoders(tokenizer: _Json, model: _Json, added: list[_Json]) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-    """The encoder for ordinary text, and the one for text after a special token."""
-    pipeline = {name: tokenizer.get(name) for name in ("normalizer", "pre_tokenizer")}
-    check_patterns(pipeline)
-    rest = json.loads(json.dumps(pipeline).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"'))
-    bpe = _open_model(model, added)
-    plain = [token for token in added if not token["special"]]
-    encoder = _assemble(pipeline, bpe, plain)
-    return encoder, encoder if rest == pipeline else _assemble(rest, bpe, plain)
-
-
-def _assemble(pipeline: _Json, bpe: tokenizers.models.BPE, plain: list[_Json]) -> tokenizers.Tokenizer:
-    from tokenizers import AddedToken, Tokenizer
-
-    empty = {"type": "BPE", "vocab": {}, "merges": []}
-    encoder = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], **pipeline, "model": empty}))
-    encoder.model = bpe
-    encoder.add_tokens(
-        [AddedToken(token["content"], special=False, **{flag: token[flag] for flag in _MATCH_FLAGS}) for token in plain]
-    )
-    return encoder
-
-
-def _open_model(model: _Json, added: list[_Json]) -> tokenizers.models.BPE:
-    """The BPE model without the special tokens: no text and no merge can yield one."""
-    from tokenizers import models
-
-    unknown = model.get("unk_token")
-    closed = {token["content"] for token in added if token["special"] and token["content"] != unknown}
-    vocab = {**model["vocab"], **{token["content"]: token["id"] for token in added if not token["special"]}}
-    merges: list[Any] = [
-        tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]
-    ]
-    if not set(map(len, merges)) <= {2}:
-        raise FormatError("tokenizer.json has a merge that is not two pieces")
-    if not closed.isdisjoint(vocab):
-        vocab = {piece: id for piece, id in vocab.items() if piece not in closed}
-        merges = [(left, right) for left, right in merges if closed.isdisjoint((left, right, left + right))]
-    return models.BPE(
-        vocab=vocab,
-        merges=merges,
-        unk_token=unknown,
-        fuse_unk=bool(model.get("fuse_unk")),
-        byte_fallback=bool(model.get("byte_fallback")),
-        ignore_merges=bool(model.get("ignore_merges")),
-    )

@@ -76,6 +76,11 @@ class Vocabulary:
     template_variables: dict[str, str]  # bos_token, eos_token, … as templates call them
 
 
+def is_token_id(value: Any) -> bool:
+    """Whether `value`, from a file, can be a token id at all."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_VOCAB_SIZE
+
+
 @contextmanager
 def rust_errors(error: type[PellucidError], what: str) -> Iterator[None]:
     """Turns whatever the `tokenizers` extension raises into `error`.
