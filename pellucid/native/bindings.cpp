@@ -1,5 +1,5 @@
-// The Python face of the native program. Python lowers a graph with it once (executors/cpu.py); a step is one call without the GIL.
-#include "ops.h"
+// The Python face of the native program. Python lowers a graph with it once (executors/cpu.py); a step is one call
+// without the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -7,37 +7,41 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 #include <stdexcept>
+#include "ops.h"
 
 namespace nb = nanobind;
 using namespace pellucid;
 
 namespace {
 
-template <class T> using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-template <class T> using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using ViewTuple = std::tuple<int, int64_t, int64_t, int64_t, int64_t>; // space, column, stride, offset, width
+template <class T>
+using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ViewTuple = std::tuple<int, int64_t, int64_t, int64_t, int64_t>;  // space, column, stride, offset, width
 
-View view(const ViewTuple &t) {
+View view(const ViewTuple& t) {
     return {(Space)std::get<0>(t), std::get<1>(t), std::get<2>(t), std::get<3>(t), std::get<4>(t)};
 }
-std::vector<float> floats(const Vector<const float> &a) { return {a.data(), a.data() + a.size()}; }
+std::vector<float> floats(const Vector<const float>& a) { return {a.data(), a.data() + a.size()}; }
 
-const char *kIsaNames[] = {"portable", "avx2", "avx512", "avx512vnni"};
+const char* kIsaNames[] = {"portable", "avx2", "avx512", "avx512vnni"};
 
-Isa isa_of(const std::string &name) {
+Isa isa_of(const std::string& name) {
     for (int i = 0; i < 4; i++)
         if (name == kIsaNames[i] && has_isa((Isa)i)) return (Isa)i;
     throw std::invalid_argument("instruction set " + name + " is not available");
 }
 
-Norm norm_of(int kind, const Vector<const float> &weight, const std::optional<Vector<const float>> &bias, float eps) {
+Norm norm_of(int kind, const Vector<const float>& weight, const std::optional<Vector<const float>>& bias, float eps) {
     return {(Norm::Kind)kind, floats(weight), bias ? floats(*bias) : std::vector<float>{}, eps};
 }
 
-void run(Program &p, const Vector<const int32_t> &token_ids, const Vector<const int32_t> &positions,
-         const Vector<const int64_t> &slot_mapping, const nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> &block_tables,
-         const Vector<const int32_t> &query_start, const Vector<const int32_t> &seq_lens, const Vector<const int32_t> &logit_rows,
-         const std::vector<Array<float>> &outputs) {
+void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const int32_t>& positions,
+         const Vector<const int64_t>& slot_mapping,
+         const nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>& block_tables,
+         const Vector<const int32_t>& query_start, const Vector<const int32_t>& seq_lens,
+         const Vector<const int32_t>& logit_rows, const std::vector<Array<float>>& outputs) {
     Step s{};
     s.num_tokens = (int64_t)token_ids.size();
     s.num_rows = (int64_t)logit_rows.size();
@@ -50,12 +54,12 @@ void run(Program &p, const Vector<const int32_t> &token_ids, const Vector<const 
     s.query_start = query_start.data();
     s.seq_lens = seq_lens.data();
     s.logit_rows = logit_rows.data();
-    for (const Array<float> &a : outputs) s.outputs.push_back(a.data());
+    for (const Array<float>& a : outputs) s.outputs.push_back(a.data());
     nb::gil_scoped_release released;
     p.run(s);
 }
 
-} // namespace
+}  // namespace
 
 NB_MODULE(_native, m) {
     m.doc() = "Pellucid's native kernels; use pellucid.executors.cpu.";
@@ -69,14 +73,16 @@ NB_MODULE(_native, m) {
     nb::class_<Program>(m, "Program")
         .def(
             "__init__",
-            [](Program *self, const std::string &isa, int threads, int cores, int64_t num_blocks, bool kv_float16) {
+            [](Program* self, const std::string& isa, int threads, int cores, int64_t num_blocks, bool kv_float16) {
                 new (self) Program(isa_of(isa), threads, cores, num_blocks, kv_float16);
             },
             nb::arg("isa"), nb::arg("threads"), nb::arg("cores"), nb::arg("num_blocks"), nb::arg("kv_float16"))
         .def("add_matrix",
-             [](Program &p, const Vector<const uint8_t> &stored, int type, int64_t n, int64_t k) {
-                 if (type < 0 || type >= kNumTypes || !p.context().kernels->linear[type]) throw std::invalid_argument("unknown type");
-                 if ((int64_t)stored.size() != n * stored_row_bytes((Type)type, k)) throw std::invalid_argument("size and shape differ");
+             [](Program& p, const Vector<const uint8_t>& stored, int type, int64_t n, int64_t k) {
+                 if (type < 0 || type >= kNumTypes || !p.context().kernels->linear[type])
+                     throw std::invalid_argument("unknown type");
+                 if ((int64_t)stored.size() != n * stored_row_bytes((Type)type, k))
+                     throw std::invalid_argument("size and shape differ");
                  nb::gil_scoped_release released;
                  return p.add_matrix(stored.data(), (Type)type, n, k);
              })
@@ -84,19 +90,18 @@ NB_MODULE(_native, m) {
         .def("set_arena", &Program::set_arena)
         .def_prop_ro("weight_nbytes", &Program::weight_bytes)
         .def("rope_table",
-             [](Program &p, const Vector<const float> &inv_freq, float scale) {
+             [](Program& p, const Vector<const float>& inv_freq, float scale) {
                  const int table = p.add_rope_table(floats(inv_freq), scale);
                  p.add(make_rope_table(table));
                  return table;
              })
-        .def("embed",
-             [](Program &p, int weight, bool by_position, float scale, ViewTuple out) {
-                 p.add(make_embed(p.matrix(weight), by_position, scale, view(out)));
-             })
+        .def("embed", [](Program& p, int weight, bool by_position, float scale,
+                         ViewTuple out) { p.add(make_embed(p.matrix(weight), by_position, scale, view(out))); })
         .def(
             "linear",
-            [](Program &p, ViewTuple x, const std::vector<int> &matrices, const std::vector<std::optional<Vector<const float>>> &biases,
-               int norm, std::optional<Vector<const float>> norm_weight, std::optional<Vector<const float>> norm_bias, float eps,
+            [](Program& p, ViewTuple x, const std::vector<int>& matrices,
+               const std::vector<std::optional<Vector<const float>>>& biases, int norm,
+               std::optional<Vector<const float>> norm_weight, std::optional<Vector<const float>> norm_bias, float eps,
                std::optional<ViewTuple> residual, ViewTuple out) {
                 std::vector<Part> parts;
                 for (size_t i = 0; i < matrices.size(); i++) {
@@ -110,34 +115,39 @@ NB_MODULE(_native, m) {
                 p.need_scratch(linear_scratch(parts));
                 Norm fused;
                 if (norm_weight) fused = norm_of(norm, *norm_weight, norm_bias, eps);
-                p.add(make_linear(view(x), std::move(parts), std::move(fused), residual ? std::optional(view(*residual)) : std::nullopt, view(out)));
+                p.add(make_linear(view(x), std::move(parts), std::move(fused),
+                                  residual ? std::optional(view(*residual)) : std::nullopt, view(out)));
             },
             nb::arg("x"), nb::arg("matrices"), nb::arg("biases"), nb::arg("norm"), nb::arg("norm_weight").none(),
             nb::arg("norm_bias").none(), nb::arg("eps"), nb::arg("residual").none(), nb::arg("out"))
         .def(
             "norm",
-            [](Program &p, ViewTuple x, int kind, const Vector<const float> &weight, std::optional<Vector<const float>> bias, float eps,
+            [](Program& p, ViewTuple x, int kind, const Vector<const float>& weight,
+               std::optional<Vector<const float>> bias, float eps,
                ViewTuple out) { p.add(make_norm(view(x), norm_of(kind, weight, bias, eps), view(out))); },
             nb::arg("x"), nb::arg("kind"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("eps"), nb::arg("out"))
-        .def("rope",
-             [](Program &p, ViewTuple x, int table, int head_size, bool interleaved, ViewTuple out) {
-                 p.add(make_rope(view(x), table, head_size, interleaved, view(out)));
-             })
+        .def("rope", [](Program& p, ViewTuple x, int table, int head_size, bool interleaved,
+                        ViewTuple out) { p.add(make_rope(view(x), table, head_size, interleaved, view(out))); })
         .def(
             "attention",
-            [](Program &p, ViewTuple q, ViewTuple k, ViewTuple v, int cache, int num_heads, int num_kv_heads, int head_size, int window,
-               float scale, float softcap, ViewTuple out) {
+            [](Program& p, ViewTuple q, ViewTuple k, ViewTuple v, int cache, int num_heads, int num_kv_heads,
+               int head_size, int window, float scale, float softcap, ViewTuple out) {
                 p.need_scratch(attend_scratch_floats(head_size) * (int64_t)sizeof(float));
-                p.add(make_attention(view(q), view(k), view(v), {cache, num_heads, num_kv_heads, head_size, window, scale, softcap}, view(out)));
+                p.add(make_attention(view(q), view(k), view(v),
+                                     {cache, num_heads, num_kv_heads, head_size, window, scale, softcap}, view(out)));
             },
             nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("cache"), nb::arg("num_heads"), nb::arg("num_kv_heads"),
             nb::arg("head_size"), nb::arg("window"), nb::arg("scale"), nb::arg("softcap"), nb::arg("out"))
-        .def("glu", [](Program &p, ViewTuple gate, ViewTuple up, int act, ViewTuple out) { p.add(make_glu(view(gate), view(up), (Act)act, view(out))); })
-        .def("act", [](Program &p, ViewTuple x, int act, ViewTuple out) { p.add(make_activate(view(x), (Act)act, view(out))); })
-        .def("add", [](Program &p, ViewTuple a, ViewTuple b, ViewTuple out) { p.add(make_add(view(a), view(b), view(out))); })
-        .def("softcap", [](Program &p, ViewTuple x, float cap, ViewTuple out) { p.add(make_softcap(view(x), cap, view(out))); })
-        .def("select", [](Program &p, ViewTuple x, ViewTuple out) { p.add(make_select(view(x), view(out))); })
-        .def("copy", [](Program &p, ViewTuple x, ViewTuple out) { p.add(make_copy(view(x), view(out))); })
+        .def("glu", [](Program& p, ViewTuple gate, ViewTuple up, int act,
+                       ViewTuple out) { p.add(make_glu(view(gate), view(up), (Act)act, view(out))); })
+        .def("act", [](Program& p, ViewTuple x, int act,
+                       ViewTuple out) { p.add(make_activate(view(x), (Act)act, view(out))); })
+        .def("add",
+             [](Program& p, ViewTuple a, ViewTuple b, ViewTuple out) { p.add(make_add(view(a), view(b), view(out))); })
+        .def("softcap",
+             [](Program& p, ViewTuple x, float cap, ViewTuple out) { p.add(make_softcap(view(x), cap, view(out))); })
+        .def("select", [](Program& p, ViewTuple x, ViewTuple out) { p.add(make_select(view(x), view(out))); })
+        .def("copy", [](Program& p, ViewTuple x, ViewTuple out) { p.add(make_copy(view(x), view(out))); })
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("slot_mapping"), nb::arg("block_tables"),
              nb::arg("query_start"), nb::arg("seq_lens"), nb::arg("logit_rows"), nb::arg("outputs"));
 }

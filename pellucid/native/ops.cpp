@@ -10,20 +10,25 @@ namespace {
 // Rows in tasks of about 16 thousand elements, so that small steps are not cut finer than they are worth.
 struct RowTasks {
     int64_t rows, per_task;
-    RowTasks(int64_t rows, int64_t width) : rows(rows), per_task(std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width))) {}
+    RowTasks(int64_t rows, int64_t width)
+        : rows(rows), per_task(std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width))) {}
     int64_t count() const { return (rows + per_task - 1) / per_task; }
-    template <class F> void each(int64_t task, F &&f) const {
+    template <class F>
+    void each(int64_t task, F&& f) const {
         for (int64_t r = task * per_task; r < std::min(rows, (task + 1) * per_task); r++) f(r);
     }
 };
 
 // An operator that makes each output row from the same row of its inputs.
-template <class F> class RowOp : public Op {
+template <class F>
+class RowOp : public Op {
   public:
     RowOp(View out, F row) : out_(out), row_(std::move(row)) {}
-    int64_t num_tasks(const Step &s, const Context &, int) const override { return RowTasks(s.rows_of(out_), out_.width).count(); }
-    void run(const Step &s, Context &c, int, int64_t task, int) const override {
-        float *out = s.at(out_);
+    int64_t num_tasks(const Step& s, const Context&, int) const override {
+        return RowTasks(s.rows_of(out_), out_.width).count();
+    }
+    void run(const Step& s, Context& c, int, int64_t task, int) const override {
+        float* out = s.at(out_);
         RowTasks(s.rows_of(out_), out_.width).each(task, [&](int64_t r) { row_(s, c, r, out + r * out_.stride); });
     }
 
@@ -31,20 +36,25 @@ template <class F> class RowOp : public Op {
     View out_;
     F row_;
 };
-template <class F> std::unique_ptr<Op> row_op(View out, F row) { return std::make_unique<RowOp<F>>(out, std::move(row)); }
+template <class F>
+std::unique_ptr<Op> row_op(View out, F row) {
+    return std::make_unique<RowOp<F>>(out, std::move(row));
+}
 
-const float *row_of(const Step &s, const View &v, int64_t r) { return s.at(v) + r * v.stride; }
+const float* row_of(const Step& s, const View& v, int64_t r) { return s.at(v) + r * v.stride; }
 
-void apply(const Norm &norm, const Kernels &k, const float *x, int64_t n, float *out) {
-    if (norm.kind == Norm::rms) k.rms_norm(x, norm.weight.data(), n, norm.eps, out);
-    else k.layer_norm(x, norm.weight.data(), norm.bias.empty() ? nullptr : norm.bias.data(), n, norm.eps, out);
+void apply(const Norm& norm, const Kernels& k, const float* x, int64_t n, float* out) {
+    if (norm.kind == Norm::rms)
+        k.rms_norm(x, norm.weight.data(), n, norm.eps, out);
+    else
+        k.layer_norm(x, norm.weight.data(), norm.bias.empty() ? nullptr : norm.bias.data(), n, norm.eps, out);
 }
 
 class Linear : public Op {
   public:
     Linear(View x, std::vector<Part> parts, Norm norm, std::optional<View> residual, View out)
         : x_(x), out_(out), residual_(residual), parts_(std::move(parts)), norm_(std::move(norm)) {
-        for (const Part &p : parts_) {
+        for (const Part& p : parts_) {
             (is_float(p.matrix->type) ? any_float_ : any_quantized_) = true;
             panels_ += p.matrix->num_panels();
         }
@@ -52,19 +62,21 @@ class Linear : public Op {
 
     // First the input rows are normalised and quantised, then panels of outputs are computed from them.
     int num_phases() const override { return 2; }
-    int64_t num_tasks(const Step &s, const Context &, int phase) const override {
+    int64_t num_tasks(const Step& s, const Context&, int phase) const override {
         const int64_t rows = s.rows_of(out_);
         if (rows == 0) return 0;
         if (phase == 0) return any_quantized_ || norm_.kind != Norm::none ? RowTasks(rows, x_.width).count() : 0;
         return (panels_ + panels_per_task(rows) - 1) / panels_per_task(rows);
     }
-    void run(const Step &s, Context &c, int phase, int64_t task, int thread) const override {
-        if (phase == 0) RowTasks(s.rows_of(out_), x_.width).each(task, [&](int64_t r) { prepare(s, c, r); });
-        else compute(s, c, task, thread);
+    void run(const Step& s, Context& c, int phase, int64_t task, int thread) const override {
+        if (phase == 0)
+            RowTasks(s.rows_of(out_), x_.width).each(task, [&](int64_t r) { prepare(s, c, r); });
+        else
+            compute(s, c, task, thread);
     }
-    void reserve(const Step &s, Context &c) const override {
+    void reserve(const Step& s, Context& c) const override {
         const size_t rows = (size_t)s.rows_of(out_), k = (size_t)x_.width;
-        auto grow = [](auto &v, size_t n) {
+        auto grow = [](auto& v, size_t n) {
             if (v.size() < n) v.resize(n);
         };
         if (norm_.kind != Norm::none) grow(c.normed, rows * k);
@@ -76,32 +88,39 @@ class Linear : public Op {
 
   private:
     int64_t panels_per_task(int64_t rows) const {
-        // About 32 thousand weights × rows a task: long enough to hide claiming it, short enough to even out the threads.
+        // About 32 thousand weights × rows a task: long enough to hide claiming it, short enough to even out the
+        // threads.
         return std::max<int64_t>(1, 32768 / (kLanes * x_.width * rows));
     }
-    void prepare(const Step &s, Context &c, int64_t r) const {
+    void prepare(const Step& s, Context& c, int64_t r) const {
         const int64_t k = x_.width;
-        const float *x = row_of(s, x_, r);
+        const float* x = row_of(s, x_, r);
         if (norm_.kind != Norm::none) {
-            float *normed = c.normed.data() + r * k;
+            float* normed = c.normed.data() + r * k;
             apply(norm_, *c.kernels, x, k, normed);
             x = normed;
         }
         if (any_quantized_)
-            c.kernels->quantize_row(x, k, c.q.data() + r * k, c.q_scale.data() + r * (k / 32), c.q_sums.data() + r * (k / 16));
+            c.kernels->quantize_row(x, k, c.q.data() + r * k, c.q_scale.data() + r * (k / 32),
+                                    c.q_sums.data() + r * (k / 16));
     }
-    void compute(const Step &s, const Context &c, int64_t task, int thread) const {
+    void compute(const Step& s, const Context& c, int64_t task, int thread) const {
         const int64_t k = x_.width, rows = s.rows_of(out_), per_task = panels_per_task(rows);
         const bool normed = norm_.kind != Norm::none;
         LinearTask t{};
-        t.in = {normed ? c.normed.data() : s.at(x_), normed ? k : x_.stride, k, c.q.data(), c.q_scale.data(), c.q_sums.data()};
+        t.in = {normed ? c.normed.data() : s.at(x_),
+                normed ? k : x_.stride,
+                k,
+                c.q.data(),
+                c.q_scale.data(),
+                c.q_sums.data()};
         t.rows = (int)rows;
         t.out_stride = out_.stride;
         t.residual_stride = residual_ ? residual_->stride : 0;
         t.scratch = c.thread_scratch[(size_t)thread].data();
         int64_t first_panel = 0, first_out = 0;
-        for (const Part &p : parts_) {
-            const Matrix &m = *p.matrix;
+        for (const Part& p : parts_) {
+            const Matrix& m = *p.matrix;
             const int64_t from = std::max(task * per_task, first_panel);
             const int64_t to = std::min((task + 1) * per_task, first_panel + m.num_panels());
             for (int64_t i = from; i < to; i++) {
@@ -130,9 +149,9 @@ class Linear : public Op {
 class RopeTableOp : public Op {
   public:
     explicit RopeTableOp(int table) : table_((size_t)table) {}
-    int64_t num_tasks(const Step &s, const Context &c, int) const override { return tasks(s, c).count(); }
-    void run(const Step &s, Context &c, int, int64_t task, int) const override {
-        Context::RopeTable &t = c.ropes[table_];
+    int64_t num_tasks(const Step& s, const Context& c, int) const override { return tasks(s, c).count(); }
+    void run(const Step& s, Context& c, int, int64_t task, int) const override {
+        Context::RopeTable& t = c.ropes[table_];
         const size_t half = t.inv_freq.size();
         tasks(s, c).each(task, [&](int64_t r) {
             for (size_t i = 0; i < half; i++) {
@@ -143,15 +162,16 @@ class RopeTableOp : public Op {
             }
         });
     }
-    void reserve(const Step &s, Context &c) const override {
-        Context::RopeTable &t = c.ropes[table_];
+    void reserve(const Step& s, Context& c) const override {
+        Context::RopeTable& t = c.ropes[table_];
         const size_t n = (size_t)s.num_tokens * t.inv_freq.size();
         if (t.cos.size() < n) t.cos.resize(n), t.sin.resize(n);
     }
 
   private:
-    RowTasks tasks(const Step &s, const Context &c) const {
-        return RowTasks(s.num_tokens, 16 * (int64_t)c.ropes[table_].inv_freq.size()); // a cosine costs about 16 plain elements
+    RowTasks tasks(const Step& s, const Context& c) const {
+        return RowTasks(s.num_tokens,
+                        16 * (int64_t)c.ropes[table_].inv_freq.size());  // a cosine costs about 16 plain elements
     }
     size_t table_;
 };
@@ -162,32 +182,35 @@ class Attention : public Op {
 
     // First the step's keys and values go to their slots, then each head of each group of rows reads them.
     int num_phases() const override { return 2; }
-    int64_t num_tasks(const Step &s, const Context &, int phase) const override {
+    int64_t num_tasks(const Step& s, const Context&, int phase) const override {
         if (phase == 0) return RowTasks(s.num_tokens, 2 * k_.width).count();
         int64_t groups = 0;
         for (int64_t b = 0; b < s.num_seqs; b++) groups += row_groups(s, b);
         return groups * shape_.num_heads;
     }
-    void run(const Step &s, Context &c, int phase, int64_t task, int thread) const override {
-        if (phase == 0) RowTasks(s.num_tokens, 2 * k_.width).each(task, [&](int64_t r) { store(s, c, r); });
-        else attend(s, c, task, thread);
+    void run(const Step& s, Context& c, int phase, int64_t task, int thread) const override {
+        if (phase == 0)
+            RowTasks(s.num_tokens, 2 * k_.width).each(task, [&](int64_t r) { store(s, c, r); });
+        else
+            attend(s, c, task, thread);
     }
 
   private:
-    static int64_t row_groups(const Step &s, int64_t b) {
+    static int64_t row_groups(const Step& s, int64_t b) {
         return (s.query_start[b + 1] - s.query_start[b] + kMaxAttendRows - 1) / kMaxAttendRows;
     }
-    int64_t block_bytes(const Context &c, int64_t per_slot) const {
+    int64_t block_bytes(const Context& c, int64_t per_slot) const {
         return 16 * shape_.num_kv_heads * per_slot * (c.kv_kind == 1 ? 2 : 4);
     }
-    void store(const Step &s, Context &c, int64_t r) const {
-        Context::Cache &cache = c.caches[(size_t)shape_.cache];
+    void store(const Step& s, Context& c, int64_t r) const {
+        Context::Cache& cache = c.caches[(size_t)shape_.cache];
         const int64_t block = s.slot_mapping[r] / 16;
-        c.kernels->store_kv[c.kv_kind](row_of(s, k_, r), row_of(s, v_, r), cache.keys.data() + block * block_bytes(c, shape_.head_size),
+        c.kernels->store_kv[c.kv_kind](row_of(s, k_, r), row_of(s, v_, r),
+                                       cache.keys.data() + block * block_bytes(c, shape_.head_size),
                                        cache.values.data() + block * block_bytes(c, padded_head(shape_.head_size)),
                                        (int)(s.slot_mapping[r] % 16), shape_.num_kv_heads, shape_.head_size);
     }
-    void attend(const Step &s, Context &c, int64_t task, int thread) const {
+    void attend(const Step& s, Context& c, int64_t task, int thread) const {
         // The longest contexts are usually last in a sequence; claim those row groups first.
         int64_t group = task / shape_.num_heads, b = 0;
         const int head = (int)(task % shape_.num_heads);
@@ -210,7 +233,7 @@ class Attention : public Op {
         t.scale = shape_.scale;
         t.softcap = shape_.softcap;
         t.window = shape_.window;
-        t.scratch = (float *)c.thread_scratch[(size_t)thread].data();
+        t.scratch = (float*)c.thread_scratch[(size_t)thread].data();
         c.kernels->attend[c.kv_kind](t);
     }
 
@@ -218,10 +241,10 @@ class Attention : public Op {
     AttentionShape shape_;
 };
 
-} // namespace
+}  // namespace
 
-std::unique_ptr<Op> make_embed(const Matrix &weight, bool by_position, float scale, View out) {
-    return row_op(out, [&weight, by_position, scale](const Step &s, Context &c, int64_t r, float *to) {
+std::unique_ptr<Op> make_embed(const Matrix& weight, bool by_position, float scale, View out) {
+    return row_op(out, [&weight, by_position, scale](const Step& s, Context& c, int64_t r, float* to) {
         const int32_t id = by_position ? s.positions[r] : s.token_ids[r];
         c.kernels->weight_row[(int)weight.type](weight.panel(id / kLanes), weight.k, id % kLanes, scale, to);
     });
@@ -232,7 +255,7 @@ std::unique_ptr<Op> make_linear(View x, std::vector<Part> parts, Norm norm, std:
 }
 
 std::unique_ptr<Op> make_norm(View x, Norm norm, View out) {
-    return row_op(out, [x, norm = std::move(norm)](const Step &s, Context &c, int64_t r, float *to) {
+    return row_op(out, [x, norm = std::move(norm)](const Step& s, Context& c, int64_t r, float* to) {
         const int64_t n = (int64_t)norm.weight.size();
         for (int64_t i = 0; i < x.width; i += n) apply(norm, *c.kernels, row_of(s, x, r) + i, n, to + i);
     });
@@ -241,11 +264,11 @@ std::unique_ptr<Op> make_norm(View x, Norm norm, View out) {
 std::unique_ptr<Op> make_rope_table(int table) { return std::make_unique<RopeTableOp>(table); }
 
 std::unique_ptr<Op> make_rope(View x, int table, int head_size, bool interleaved, View out) {
-    return row_op(out, [=](const Step &s, Context &c, int64_t r, float *to) {
-        const Context::RopeTable &t = c.ropes[(size_t)table];
+    return row_op(out, [=](const Step& s, Context& c, int64_t r, float* to) {
+        const Context::RopeTable& t = c.ropes[(size_t)table];
         const int64_t half = (int64_t)t.inv_freq.size();
-        c.kernels->rope(row_of(s, x, r), t.cos.data() + r * half, t.sin.data() + r * half, x.width, head_size, (int)(2 * half),
-                        interleaved, to);
+        c.kernels->rope(row_of(s, x, r), t.cos.data() + r * half, t.sin.data() + r * half, x.width, head_size,
+                        (int)(2 * half), interleaved, to);
     });
 }
 
@@ -254,38 +277,42 @@ std::unique_ptr<Op> make_attention(View q, View k, View v, AttentionShape shape,
 }
 
 std::unique_ptr<Op> make_glu(View gate, View up, Act act, View out) {
-    return row_op(out, [=](const Step &s, Context &c, int64_t r, float *to) {
+    return row_op(out, [=](const Step& s, Context& c, int64_t r, float* to) {
         c.kernels->glu(row_of(s, gate, r), row_of(s, up, r), out.width, act, to);
     });
 }
 std::unique_ptr<Op> make_activate(View x, Act act, View out) {
-    return row_op(out, [=](const Step &s, Context &c, int64_t r, float *to) { c.kernels->activate(row_of(s, x, r), out.width, act, to); });
+    return row_op(out, [=](const Step& s, Context& c, int64_t r, float* to) {
+        c.kernels->activate(row_of(s, x, r), out.width, act, to);
+    });
 }
 std::unique_ptr<Op> make_add(View a, View b, View out) {
-    return row_op(out, [=](const Step &s, Context &c, int64_t r, float *to) {
+    return row_op(out, [=](const Step& s, Context& c, int64_t r, float* to) {
         c.kernels->add(row_of(s, a, r), row_of(s, b, r), out.width, to);
     });
 }
 std::unique_ptr<Op> make_softcap(View x, float cap, View out) {
-    return row_op(out, [=](const Step &s, Context &c, int64_t r, float *to) { c.kernels->softcap(row_of(s, x, r), out.width, cap, to); });
+    return row_op(out, [=](const Step& s, Context& c, int64_t r, float* to) {
+        c.kernels->softcap(row_of(s, x, r), out.width, cap, to);
+    });
 }
 std::unique_ptr<Op> make_select(View x, View out) {
-    return row_op(out, [=](const Step &s, Context &, int64_t r, float *to) {
+    return row_op(out, [=](const Step& s, Context&, int64_t r, float* to) {
         std::memcpy(to, row_of(s, x, s.logit_rows[r]), (size_t)x.width * sizeof(float));
     });
 }
 
 std::unique_ptr<Op> make_copy(View x, View out) {
-    return row_op(out, [=](const Step &s, Context &, int64_t r, float *to) {
+    return row_op(out, [=](const Step& s, Context&, int64_t r, float* to) {
         std::memcpy(to, row_of(s, x, r), (size_t)x.width * sizeof(float));
     });
 }
 
-int64_t linear_scratch(const std::vector<Part> &parts) {
+int64_t linear_scratch(const std::vector<Part>& parts) {
     int64_t bytes = 0;
-    for (const Part &p : parts)
+    for (const Part& p : parts)
         if (!is_float(p.matrix->type)) bytes = std::max(bytes, linear_scratch_bytes(p.matrix->k));
     return bytes;
 }
 
-} // namespace pellucid
+}  // namespace pellucid

@@ -1,20 +1,20 @@
 // The operators of graph/ir.py, made ready: weights packed, constants resolved, values placed.
 #pragma once
-#include "program.h"
 #include <optional>
+#include "program.h"
 
 namespace pellucid {
 
-std::unique_ptr<Op> make_embed(const Matrix &weight, bool by_position, float scale, View out);
+std::unique_ptr<Op> make_embed(const Matrix& weight, bool by_position, float scale, View out);
 
-struct Norm { // fused before a linear, or on its own
+struct Norm {  // fused before a linear, or on its own
     enum Kind : int { none = 0, rms = 1, layer = 2 } kind = none;
     std::vector<float> weight, bias;
     float eps = 0;
 };
-struct Part { // one of the matrices stacked along the outputs
-    const Matrix *matrix;
-    std::vector<float> bias; // empty, or padded to whole panels
+struct Part {  // one of the matrices stacked along the outputs
+    const Matrix* matrix;
+    std::vector<float> bias;  // empty, or padded to whole panels
 };
 std::unique_ptr<Op> make_linear(View x, std::vector<Part> parts, Norm norm, std::optional<View> residual, View out);
 std::unique_ptr<Op> make_norm(View x, Norm norm, View out);
@@ -33,6 +33,6 @@ std::unique_ptr<Op> make_softcap(View x, float cap, View out);
 std::unique_ptr<Op> make_select(View x, View out);
 std::unique_ptr<Op> make_copy(View x, View out);
 
-int64_t linear_scratch(const std::vector<Part> &parts);
+int64_t linear_scratch(const std::vector<Part>& parts);
 
-} // namespace pellucid
+}  // namespace pellucid

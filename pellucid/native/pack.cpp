@@ -1,22 +1,23 @@
 #include "pack.h"
+#include <sys/mman.h>
 #include <cstring>
 #include <new>
-#include <sys/mman.h>
 #include <utility>
 
 namespace pellucid {
 
 Memory::Memory(size_t bytes) : size_(bytes) {
     if (bytes == 0) return;
-    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
-    data_ = static_cast<uint8_t *>(p);
+    data_ = static_cast<uint8_t*>(p);
 }
 Memory::~Memory() {
     if (data_) munmap(data_, size_);
 }
-Memory::Memory(Memory &&other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-Memory &Memory::operator=(Memory &&other) noexcept {
+Memory::Memory(Memory&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+Memory& Memory::operator=(Memory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     return *this;
@@ -24,26 +25,27 @@ Memory &Memory::operator=(Memory &&other) noexcept {
 
 namespace {
 
-// One stored block, taken apart: a code a byte, up to two float16 bit patterns, up to two scale bytes for each 32 codes.
+// One stored block, taken apart: a code a byte, up to two float16 bit patterns, up to two scale bytes for each 32
+// codes.
 struct Block {
     uint8_t codes[256];
     uint16_t header[2];
     uint8_t scales[8][2];
 };
 
-uint16_t read16(const uint8_t *p) {
+uint16_t read16(const uint8_t* p) {
     uint16_t x;
     std::memcpy(&x, p, 2);
     return x;
 }
-uint32_t read32(const uint8_t *p) {
+uint32_t read32(const uint8_t* p) {
     uint32_t x;
     std::memcpy(&x, p, 4);
     return x;
 }
 
 // Low nibbles are the first half, high nibbles the second.
-void split_nibbles(const uint8_t *q, int bytes, uint8_t *codes) {
+void split_nibbles(const uint8_t* q, int bytes, uint8_t* codes) {
     for (int i = 0; i < bytes; i++) {
         codes[i] = q[i] & 15;
         codes[i + bytes] = q[i] >> 4;
@@ -51,7 +53,7 @@ void split_nibbles(const uint8_t *q, int bytes, uint8_t *codes) {
 }
 
 // The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share.
-void split_scales(const uint8_t *s, Block &b) {
+void split_scales(const uint8_t* s, Block& b) {
     for (int g = 0; g < 4; g++) {
         b.scales[g][0] = s[g] & 63;
         b.scales[g][1] = s[g + 4] & 63;
@@ -61,7 +63,8 @@ void split_scales(const uint8_t *s, Block &b) {
 }
 
 // Block layouts as formats/quant.py documents them; the tests compare the two.
-template <Type T> void take_apart(const uint8_t *p, Block &b) {
+template <Type T>
+void take_apart(const uint8_t* p, Block& b) {
     if constexpr (T == Type::Q4_0 || T == Type::IQ4_NL) {
         b.header[0] = read16(p);
         split_nibbles(p + 2, 16, b.codes);
@@ -87,7 +90,7 @@ template <Type T> void take_apart(const uint8_t *p, Block &b) {
         for (int i = 0; i < 256; i++) b.codes[i] = p[16 + i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3;
     } else if constexpr (T == Type::Q3_K) {
         b.header[0] = read16(p + 108);
-        const uint8_t *s = p + 96;
+        const uint8_t* s = p + 96;
         for (int i = 0; i < 16; i++) {
             const int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4;
             b.scales[i / 2][i % 2] = (uint8_t)((low | (s[8 + i % 4] >> 2 * (i / 4) & 3) << 4) - 32);
@@ -108,9 +111,9 @@ template <Type T> void take_apart(const uint8_t *p, Block &b) {
         std::memcpy(b.scales, p + 192, 16);
         for (int half = 0; half < 2; half++)
             for (int l = 0; l < 32; l++) {
-                const uint8_t *low = p + 64 * half + l;
+                const uint8_t* low = p + 64 * half + l;
                 const int high = p[128 + 32 * half + l];
-                uint8_t *c = b.codes + 128 * half + l;
+                uint8_t* c = b.codes + 128 * half + l;
                 c[0] = (uint8_t)((low[0] & 15) | (high & 3) << 4);
                 c[32] = (uint8_t)((low[32] & 15) | (high >> 2 & 3) << 4);
                 c[64] = (uint8_t)(low[0] >> 4 | (high >> 4 & 3) << 4);
@@ -129,30 +132,45 @@ template <Type T> void take_apart(const uint8_t *p, Block &b) {
 
 constexpr int stored_block_bytes(Type type) {
     switch (type) {
-    case Type::Q4_0: return 18;
-    case Type::Q4_1: return 20;
-    case Type::Q5_0: return 22;
-    case Type::Q5_1: return 24;
-    case Type::Q8_0: return 34;
-    case Type::Q2_K: return 84;
-    case Type::Q3_K: return 110;
-    case Type::Q4_K: return 144;
-    case Type::Q5_K: return 176;
-    case Type::Q6_K: return 210;
-    case Type::IQ4_NL: return 18;
-    case Type::IQ4_XS: return 136;
-    case Type::MXFP4: return 17;
-    default: return 0;
+        case Type::Q4_0:
+            return 18;
+        case Type::Q4_1:
+            return 20;
+        case Type::Q5_0:
+            return 22;
+        case Type::Q5_1:
+            return 24;
+        case Type::Q8_0:
+            return 34;
+        case Type::Q2_K:
+            return 84;
+        case Type::Q3_K:
+            return 110;
+        case Type::Q4_K:
+            return 144;
+        case Type::Q5_K:
+            return 176;
+        case Type::Q6_K:
+            return 210;
+        case Type::IQ4_NL:
+            return 18;
+        case Type::IQ4_XS:
+            return 136;
+        case Type::MXFP4:
+            return 17;
+        default:
+            return 0;
     }
 }
 
 // Fields of `bits` bits, step by step, the pair of a step in the halves of a 32-bit word; `c` is the lane's first word.
-template <int Bits> void write_plane(const uint8_t *codes, int from_bit, uint8_t *c) {
-    constexpr int steps = 16 / Bits; // of one word
+template <int Bits>
+void write_plane(const uint8_t* codes, int from_bit, uint8_t* c) {
+    constexpr int steps = 16 / Bits;  // of one word
     for (int w = 0; w < 16 / steps; w++) {
         uint32_t word = 0;
         for (int s = 0; s < steps; s++) {
-            const uint8_t *pair = codes + 2 * (w * steps + s);
+            const uint8_t* pair = codes + 2 * (w * steps + s);
             constexpr uint32_t mask = (1u << Bits) - 1;
             word |= (pair[0] >> from_bit & mask) << Bits * s | (pair[1] >> from_bit & mask) << (16 + Bits * s);
         }
@@ -160,15 +178,16 @@ template <int Bits> void write_plane(const uint8_t *codes, int from_bit, uint8_t
     }
 }
 // Bytes: step 2j is bytes 0 and 2 of word j, step 2j + 1 is bytes 1 and 3 (codecs.h, plane8).
-void write_bytes(const uint8_t *codes, uint8_t *c) {
+void write_bytes(const uint8_t* codes, uint8_t* c) {
     for (int w = 0; w < 8; w++) {
-        const uint8_t *q = codes + 4 * w;
+        const uint8_t* q = codes + 4 * w;
         const uint8_t word[4] = {q[0], q[2], q[1], q[3]};
         std::memcpy(c + 64 * w, word, 4);
     }
 }
 
-template <int CodeBytes> void write_codes(const uint8_t *codes, uint8_t *c) {
+template <int CodeBytes>
+void write_codes(const uint8_t* codes, uint8_t* c) {
     if constexpr (CodeBytes == kPlane8) {
         write_bytes(codes, c);
     } else if constexpr (CodeBytes >= kPlane4) {
@@ -181,7 +200,8 @@ template <int CodeBytes> void write_codes(const uint8_t *codes, uint8_t *c) {
     }
 }
 
-template <Type T> void pack_panel(const uint8_t *stored, int64_t lanes, int64_t k, uint8_t *panel) {
+template <Type T>
+void pack_panel(const uint8_t* stored, int64_t lanes, int64_t k, uint8_t* panel) {
     constexpr Layout l = layout_of(T);
     const int64_t blocks = k / 32 / l.groups, row_bytes = blocks * stored_block_bytes(T);
     for (int64_t b = 0; b < blocks; b++) {
@@ -189,7 +209,7 @@ template <Type T> void pack_panel(const uint8_t *stored, int64_t lanes, int64_t 
             Block block;
             take_apart<T>(stored + lane * row_bytes + b * stored_block_bytes(T), block);
             for (int h = 0; h < l.header / 32; h++) std::memcpy(panel + 32 * h + 2 * lane, &block.header[h], 2);
-            uint8_t *at = panel + l.header;
+            uint8_t* at = panel + l.header;
             for (int g = 0; g < l.groups; g++, at += l.scales + l.codes) {
                 for (int s = 0; s < l.scales / 16; s++) at[16 * s + lane] = block.scales[g][s];
                 write_codes<l.codes>(block.codes + 32 * g, at + l.scales + 4 * lane);
@@ -199,35 +219,52 @@ template <Type T> void pack_panel(const uint8_t *stored, int64_t lanes, int64_t 
     }
 }
 
-template <int Bytes> void pack_panel_float(const uint8_t *stored, int64_t lanes, int64_t k, uint8_t *panel) {
+template <int Bytes>
+void pack_panel_float(const uint8_t* stored, int64_t lanes, int64_t k, uint8_t* panel) {
     for (int64_t lane = 0; lane < lanes; lane++)
-        for (int64_t i = 0; i < k; i++) std::memcpy(panel + (i * kLanes + lane) * Bytes, stored + (lane * k + i) * Bytes, Bytes);
+        for (int64_t i = 0; i < k; i++)
+            std::memcpy(panel + (i * kLanes + lane) * Bytes, stored + (lane * k + i) * Bytes, Bytes);
 }
 
-using PackPanel = void (*)(const uint8_t *, int64_t, int64_t, uint8_t *);
+using PackPanel = void (*)(const uint8_t*, int64_t, int64_t, uint8_t*);
 PackPanel packer_of(Type type) {
     switch (type) {
-    case Type::F32: return pack_panel_float<4>;
-    case Type::F16:
-    case Type::BF16: return pack_panel_float<2>;
-    case Type::Q4_0: return pack_panel<Type::Q4_0>;
-    case Type::Q4_1: return pack_panel<Type::Q4_1>;
-    case Type::Q5_0: return pack_panel<Type::Q5_0>;
-    case Type::Q5_1: return pack_panel<Type::Q5_1>;
-    case Type::Q8_0: return pack_panel<Type::Q8_0>;
-    case Type::Q2_K: return pack_panel<Type::Q2_K>;
-    case Type::Q3_K: return pack_panel<Type::Q3_K>;
-    case Type::Q4_K: return pack_panel<Type::Q4_K>;
-    case Type::Q5_K: return pack_panel<Type::Q5_K>;
-    case Type::Q6_K: return pack_panel<Type::Q6_K>;
-    case Type::IQ4_NL: return pack_panel<Type::IQ4_NL>;
-    case Type::IQ4_XS: return pack_panel<Type::IQ4_XS>;
-    case Type::MXFP4: return pack_panel<Type::MXFP4>;
+        case Type::F32:
+            return pack_panel_float<4>;
+        case Type::F16:
+        case Type::BF16:
+            return pack_panel_float<2>;
+        case Type::Q4_0:
+            return pack_panel<Type::Q4_0>;
+        case Type::Q4_1:
+            return pack_panel<Type::Q4_1>;
+        case Type::Q5_0:
+            return pack_panel<Type::Q5_0>;
+        case Type::Q5_1:
+            return pack_panel<Type::Q5_1>;
+        case Type::Q8_0:
+            return pack_panel<Type::Q8_0>;
+        case Type::Q2_K:
+            return pack_panel<Type::Q2_K>;
+        case Type::Q3_K:
+            return pack_panel<Type::Q3_K>;
+        case Type::Q4_K:
+            return pack_panel<Type::Q4_K>;
+        case Type::Q5_K:
+            return pack_panel<Type::Q5_K>;
+        case Type::Q6_K:
+            return pack_panel<Type::Q6_K>;
+        case Type::IQ4_NL:
+            return pack_panel<Type::IQ4_NL>;
+        case Type::IQ4_XS:
+            return pack_panel<Type::IQ4_XS>;
+        case Type::MXFP4:
+            return pack_panel<Type::MXFP4>;
     }
     return nullptr;
 }
 
-} // namespace
+}  // namespace
 
 int64_t stored_row_bytes(Type type, int64_t k) {
     if (type == Type::F32) return 4 * k;
@@ -235,7 +272,7 @@ int64_t stored_row_bytes(Type type, int64_t k) {
     return k / 32 / layout_of(type).groups * stored_block_bytes(type);
 }
 
-Matrix pack(const uint8_t *stored, Type type, int64_t n, int64_t k, ThreadPool &pool) {
+Matrix pack(const uint8_t* stored, Type type, int64_t n, int64_t k, ThreadPool& pool) {
     Matrix m{type, n, k, {}};
     m.panels = Memory((size_t)(m.num_panels() * panel_bytes(type, k)));
     const PackPanel packer = packer_of(type);
@@ -252,4 +289,4 @@ Matrix pack(const uint8_t *stored, Type type, int64_t n, int64_t k, ThreadPool &
     return m;
 }
 
-} // namespace pellucid
+}  // namespace pellucid

@@ -1,8 +1,8 @@
 // Weights in the order the kernels read them (types.h), and the memory they live in.
 #pragma once
+#include <cstddef>
 #include "threads.h"
 #include "types.h"
-#include <cstddef>
 
 namespace pellucid {
 
@@ -10,30 +10,30 @@ namespace pellucid {
 class Memory {
   public:
     Memory() = default;
-    explicit Memory(size_t bytes); // throws std::bad_alloc
+    explicit Memory(size_t bytes);  // throws std::bad_alloc
     ~Memory();
-    Memory(Memory &&other) noexcept;
-    Memory &operator=(Memory &&other) noexcept;
-    uint8_t *data() const { return data_; }
+    Memory(Memory&& other) noexcept;
+    Memory& operator=(Memory&& other) noexcept;
+    uint8_t* data() const { return data_; }
     size_t size() const { return size_; }
 
   private:
-    uint8_t *data_ = nullptr;
+    uint8_t* data_ = nullptr;
     size_t size_ = 0;
 };
 
 struct Matrix {
     Type type;
-    int64_t n, k; // outputs, inputs
+    int64_t n, k;  // outputs, inputs
     Memory panels;
     int64_t num_panels() const { return (n + kLanes - 1) / kLanes; }
-    const uint8_t *panel(int64_t i) const { return panels.data() + i * panel_bytes(type, k); }
+    const uint8_t* panel(int64_t i) const { return panels.data() + i * panel_bytes(type, k); }
 };
 
 // Bytes of one row of `k` weights as stored in a file.
 int64_t stored_row_bytes(Type type, int64_t k);
 
 // Repacks a stored matrix [n, k], row-major, on all threads of the pool.
-Matrix pack(const uint8_t *stored, Type type, int64_t n, int64_t k, ThreadPool &pool);
+Matrix pack(const uint8_t* stored, Type type, int64_t n, int64_t k, ThreadPool& pool);
 
-} // namespace pellucid
+}  // namespace pellucid

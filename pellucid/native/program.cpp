@@ -9,7 +9,7 @@ Program::Program(Isa isa, int threads, int cores, int64_t num_blocks, bool kv_fl
     context_.thread_scratch.resize((size_t)threads);
 }
 
-int Program::add_matrix(const uint8_t *stored, Type type, int64_t n, int64_t k) {
+int Program::add_matrix(const uint8_t* stored, Type type, int64_t n, int64_t k) {
     matrices_.push_back(std::make_unique<Matrix>(pack(stored, type, n, k, pool_)));
     return (int)matrices_.size() - 1;
 }
@@ -17,7 +17,8 @@ int Program::add_matrix(const uint8_t *stored, Type type, int64_t n, int64_t k) 
 int Program::add_cache(int num_kv_heads, int head_size) {
     const size_t element = context_.kv_kind == 1 ? 2 : 4;
     const size_t slots = (size_t)context_.num_blocks * 16 * (size_t)num_kv_heads * element;
-    context_.caches.push_back({Memory(slots * (size_t)head_size), Memory(slots * (size_t)padded_head(head_size)), num_kv_heads, head_size});
+    context_.caches.push_back(
+        {Memory(slots * (size_t)head_size), Memory(slots * (size_t)padded_head(head_size)), num_kv_heads, head_size});
     return (int)context_.caches.size() - 1;
 }
 
@@ -27,24 +28,24 @@ int Program::add_rope_table(std::vector<float> inv_freq, float scale) {
 }
 
 void Program::need_scratch(int64_t bytes) {
-    for (Memory &m : context_.thread_scratch)
+    for (Memory& m : context_.thread_scratch)
         if ((int64_t)m.size() < bytes) m = Memory((size_t)bytes);
 }
 
 int64_t Program::weight_bytes() const {
     int64_t total = 0;
-    for (const auto &m : matrices_) total += (int64_t)m->panels.size();
+    for (const auto& m : matrices_) total += (int64_t)m->panels.size();
     return total;
 }
 
-void Program::run(Step &step) {
+void Program::run(Step& step) {
     const int64_t rows[2] = {step.num_tokens, step.num_rows};
     for (size_t i = 0; i < 2; i++) {
         if ((int64_t)arena_[i].size() < columns_[i] * rows[i]) arena_[i].resize((size_t)(columns_[i] * rows[i]));
         step.arena[i] = arena_[i].data();
     }
     size_t phases = 0;
-    for (const auto &op : ops_) {
+    for (const auto& op : ops_) {
         op->reserve(step, context_);
         phases += (size_t)op->num_phases();
     }
@@ -57,7 +58,7 @@ void Program::run(Step &step) {
     // Tasks are claimed, not dealt out: virtual cores are uneven, and which thread computes a task changes no bit.
     pool_.run([&](int thread) {
         size_t at = 0;
-        for (const auto &op : ops_)
+        for (const auto& op : ops_)
             for (int phase = 0; phase < op->num_phases(); phase++, at++) {
                 const int64_t tasks = op->num_tasks(step, context_, phase);
                 if (tasks == 0) continue;
@@ -68,4 +69,4 @@ void Program::run(Step &step) {
     });
 }
 
-} // namespace pellucid
+}  // namespace pellucid

@@ -1,24 +1,25 @@
 // A step as a flat list of operators over an arena, run by all threads together without returning to Python in between.
 //
-// What may not enter here: requests, scheduling, sampling, model names. A new operator goes to ops.cpp, a new kernel to isa/.
+// What may not enter here: requests, scheduling, sampling, model names. A new operator goes to ops.cpp, a new kernel to
+// isa/.
 #pragma once
-#include "isa/kernels.h"
-#include "pack.h"
-#include "threads.h"
 #include <array>
 #include <memory>
 #include <vector>
+#include "isa/kernels.h"
+#include "pack.h"
+#include "threads.h"
 
 namespace pellucid {
 
 // Where a value lives: in the arena of values with T rows or R rows, or in an array that the step hands out.
-// Arena columns are per row: a value of width w at column c of an arena used by n rows starts at c * n floats and its rows
-// are `stride` floats apart. A slice is its parent's view with an offset.
+// Arena columns are per row: a value of width w at column c of an arena used by n rows starts at c * n floats and its
+// rows are `stride` floats apart. A slice is its parent's view with an offset.
 enum class Space : int { tokens = 0, rows = 1, output_tokens = 2, output_rows = 3 };
 
 struct View {
     Space space;
-    int64_t column; // in the output spaces: the output's index
+    int64_t column;  // in the output spaces: the output's index
     int64_t stride, offset, width;
 };
 
@@ -26,15 +27,15 @@ struct View {
 struct Step {
     int64_t num_tokens, num_rows, num_seqs, max_blocks;
     const int32_t *token_ids, *positions;
-    const int64_t *slot_mapping;
+    const int64_t* slot_mapping;
     const int32_t *block_tables, *query_start, *seq_lens, *logit_rows;
-    std::vector<float *> outputs;
-    std::array<float *, 2> arena;
+    std::vector<float*> outputs;
+    std::array<float*, 2> arena;
 
-    int64_t rows_of(const View &v) const {
+    int64_t rows_of(const View& v) const {
         return v.space == Space::tokens || v.space == Space::output_tokens ? num_tokens : num_rows;
     }
-    float *at(const View &v) const {
+    float* at(const View& v) const {
         const bool in_arena = v.space == Space::tokens || v.space == Space::rows;
         return (in_arena ? arena[(size_t)v.space] + v.column * rows_of(v) : outputs[(size_t)v.column]) + v.offset;
     }
@@ -42,8 +43,8 @@ struct Step {
 
 // What operators share: kernels, the caches, and scratch sized for the step before it starts.
 struct Context {
-    const Kernels *kernels;
-    int kv_kind; // index of Kernels::attend and store_kv
+    const Kernels* kernels;
+    int kv_kind;  // index of Kernels::attend and store_kv
     int64_t num_blocks;
     struct Cache {
         Memory keys, values;
@@ -69,18 +70,18 @@ class Op {
   public:
     virtual ~Op() = default;
     virtual int num_phases() const { return 1; }
-    virtual int64_t num_tasks(const Step &, const Context &, int phase) const = 0;
-    virtual void run(const Step &, Context &, int phase, int64_t task, int thread) const = 0;
+    virtual int64_t num_tasks(const Step&, const Context&, int phase) const = 0;
+    virtual void run(const Step&, Context&, int phase, int64_t task, int thread) const = 0;
     // Grows the context's scratch for this step; called by one thread before any task runs.
-    virtual void reserve(const Step &, Context &) const {}
+    virtual void reserve(const Step&, Context&) const {}
 };
 
 class Program {
   public:
     Program(Isa isa, int threads, int cores, int64_t num_blocks, bool kv_float16);
 
-    int add_matrix(const uint8_t *stored, Type type, int64_t n, int64_t k);
-    const Matrix &matrix(int id) const { return *matrices_.at((size_t)id); }
+    int add_matrix(const uint8_t* stored, Type type, int64_t n, int64_t k);
+    const Matrix& matrix(int id) const { return *matrices_.at((size_t)id); }
     void set_arena(int64_t token_columns, int64_t row_columns) { columns_ = {token_columns, row_columns}; }
     int add_cache(int num_kv_heads, int head_size);
     int add_rope_table(std::vector<float> inv_freq, float scale);
@@ -89,9 +90,9 @@ class Program {
     void need_scratch(int64_t bytes);
 
     // Throws std::bad_alloc before anything is computed.
-    void run(Step &step);
+    void run(Step& step);
 
-    const Context &context() const { return context_; }
+    const Context& context() const { return context_; }
     int threads() const { return pool_.size(); }
     int64_t weight_bytes() const;
 
@@ -102,11 +103,11 @@ class Program {
     std::vector<std::unique_ptr<Op>> ops_;
     std::array<int64_t, 2> columns_{0, 0};
     std::array<std::vector<float>, 2> arena_;
-    std::unique_ptr<std::atomic<int64_t>[]> claimed_; // next task of each phase
+    std::unique_ptr<std::atomic<int64_t>[]> claimed_;  // next task of each phase
     size_t num_claimed_ = 0;
 };
 
-const Kernels &kernels_of(Isa isa);
-bool has_isa(Isa isa); // whether this machine can run it
+const Kernels& kernels_of(Isa isa);
+bool has_isa(Isa isa);  // whether this machine can run it
 
-} // namespace pellucid
+}  // namespace pellucid

@@ -12,7 +12,7 @@ void pause() {
 #endif
 }
 
-void wait_for_change(std::atomic<int> &value, int old, int spins) {
+void wait_for_change(std::atomic<int>& value, int old, int spins) {
     for (int i = 0; i < spins; i++) {
         if (value.load(std::memory_order_acquire) != old) return;
         pause();
@@ -23,7 +23,7 @@ void wait_for_change(std::atomic<int> &value, int old, int spins) {
 // More threads than cores: the one waited for needs the core that spinning would hold.
 int spins_for(int threads, int cores) { return threads > cores ? 16 : 4000; }
 
-} // namespace
+}  // namespace
 
 void Barrier::wait() {
     if (count_ == 1) return;
@@ -43,13 +43,13 @@ ThreadPool::ThreadPool(int threads, int cores)
 }
 
 ThreadPool::~ThreadPool() {
-    task_ = nullptr; // an epoch without a task ends the workers
+    task_ = nullptr;  // an epoch without a task ends the workers
     epoch_.fetch_add(1, std::memory_order_release);
     epoch_.notify_all();
-    for (std::thread &worker : workers_) worker.join();
+    for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::run(Task task, void *context) {
+void ThreadPool::run(Task task, void* context) {
     task_ = task;
     context_ = context;
     epoch_.fetch_add(1, std::memory_order_release);
@@ -67,4 +67,4 @@ void ThreadPool::work(int id) {
     }
 }
 
-} // namespace pellucid
+}  // namespace pellucid

@@ -4,5 +4,5 @@
 
 namespace pellucid {
 static constexpr Kernels table = PELLUCID_ISA::make_table("avx2");
-const Kernels &avx2_kernels() { return table; }
-} // namespace pellucid
+const Kernels& avx2_kernels() { return table; }
+}  // namespace pellucid

@@ -4,5 +4,5 @@
 
 namespace pellucid {
 static constexpr Kernels table = PELLUCID_ISA::make_table("avx512");
-const Kernels &avx512_kernels() { return table; }
-} // namespace pellucid
+const Kernels& avx512_kernels() { return table; }
+}  // namespace pellucid

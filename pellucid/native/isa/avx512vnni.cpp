@@ -4,5 +4,5 @@
 
 namespace pellucid {
 static constexpr Kernels table = PELLUCID_ISA::make_table("avx512vnni");
-const Kernels &avx512vnni_kernels() { return table; }
-} // namespace pellucid
+const Kernels& avx512vnni_kernels() { return table; }
+}  // namespace pellucid

@@ -10,25 +10,33 @@ bool has_isa(Isa isa) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     switch (isa) {
-    case Isa::avx2: return avx2;
-    case Isa::avx512: return avx512;
-    case Isa::avx512vnni: return avx512 && __builtin_cpu_supports("avx512vnni");
-    case Isa::portable: break;
+        case Isa::avx2:
+            return avx2;
+        case Isa::avx512:
+            return avx512;
+        case Isa::avx512vnni:
+            return avx512 && __builtin_cpu_supports("avx512vnni");
+        case Isa::portable:
+            break;
     }
 #endif
     return isa == Isa::portable;
 }
 
-const Kernels &kernels_of(Isa isa) {
+const Kernels& kernels_of(Isa isa) {
 #ifdef PELLUCID_X86
     switch (isa) {
-    case Isa::avx2: return avx2_kernels();
-    case Isa::avx512: return avx512_kernels();
-    case Isa::avx512vnni: return avx512vnni_kernels();
-    case Isa::portable: break;
+        case Isa::avx2:
+            return avx2_kernels();
+        case Isa::avx512:
+            return avx512_kernels();
+        case Isa::avx512vnni:
+            return avx512vnni_kernels();
+        case Isa::portable:
+            break;
     }
 #endif
     return portable_kernels();
 }
 
-} // namespace pellucid
+}  // namespace pellucid

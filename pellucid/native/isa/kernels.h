@@ -1,7 +1,9 @@
-// The table of kernels that each instruction set fills in. Every function works on one task of one thread and keeps no state.
+// The table of kernels that each instruction set fills in. Every function works on one task of one thread and keeps no
+// state.
 //
-// Rules that make results independent of the batch (DESIGN §2.1): a kernel sums each output in one fixed order, whatever the
-// number of rows it is called with; block sums of quantised weights are integers and exact; reductions over lanes use one tree.
+// Rules that make results independent of the batch (DESIGN §2.1): a kernel sums each output in one fixed order,
+// whatever the number of rows it is called with; block sums of quantised weights are integers and exact; reductions
+// over lanes use one tree.
 #pragma once
 #include "types.h"
 
@@ -10,47 +12,47 @@ namespace pellucid {
 // The input of a linear: float rows, and for quantised weights the same rows as 16-bit integers in blocks of 32.
 // x ≈ q * scale with |q| ≤ 32767, so an activation keeps 15 bits within its block.
 struct Activations {
-    const float *x; // [rows, x_stride]
+    const float* x;  // [rows, x_stride]
     int64_t x_stride;
-    int64_t k;           // inputs; a multiple of 32 where the quantised form is used
-    const int16_t *q;    // [rows, k]
-    const float *scale;  // [rows, k / 32]
-    const int32_t *sums; // [rows, k / 16], sum of q over 16 inputs
+    int64_t k;            // inputs; a multiple of 32 where the quantised form is used
+    const int16_t* q;     // [rows, k]
+    const float* scale;   // [rows, k / 32]
+    const int32_t* sums;  // [rows, k / 16], sum of q over 16 inputs
 };
 
-struct LinearTask { // one panel of up to 16 outputs, for all rows
-    const uint8_t *panel;
+struct LinearTask {  // one panel of up to 16 outputs, for all rows
+    const uint8_t* panel;
     Activations in;
     int rows;
-    float *out; // [rows, out_stride]
+    float* out;  // [rows, out_stride]
     int64_t out_stride;
-    int cols;              // outputs of this panel, 1…16
-    const float *bias;     // [16] or null
-    const float *residual; // [rows, residual_stride] or null
+    int cols;               // outputs of this panel, 1…16
+    const float* bias;      // [16] or null
+    const float* residual;  // [rows, residual_stride] or null
     int64_t residual_stride;
-    uint8_t *scratch; // linear_scratch_bytes(k)
+    uint8_t* scratch;  // linear_scratch_bytes(k)
 };
 
 // A panel expanded to int16 codes and float scales, for use by many rows.
 constexpr int64_t linear_scratch_bytes(int64_t k) { return (k / 32 + 1) * (1024 + 4 * 64); }
 
-constexpr int kKeyChunk = 64;      // keys summed at once; chunks start at absolute multiples of it
-constexpr int kMaxAttendRows = 16; // query rows of one attention task
+constexpr int kKeyChunk = 64;       // keys summed at once; chunks start at absolute multiples of it
+constexpr int kMaxAttendRows = 16;  // query rows of one attention task
 
-struct AttendTask { // consecutive rows of one sequence, for one query head
-    const float *q; // [rows, q_stride], first row's head
+struct AttendTask {  // consecutive rows of one sequence, for one query head
+    const float* q;  // [rows, q_stride], first row's head
     int64_t q_stride;
-    float *out; // [rows, out_stride]
+    float* out;  // [rows, out_stride]
     int64_t out_stride;
-    const int32_t *positions; // [rows]
+    const int32_t* positions;  // [rows]
     int rows;
-    const void *keys;   // this layer's cache, [num_blocks, num_kv_heads, head_size, 16]
-    const void *values; // [num_blocks, num_kv_heads, 16, padded head_size]
-    const int32_t *block_table;
+    const void* keys;    // this layer's cache, [num_blocks, num_kv_heads, head_size, 16]
+    const void* values;  // [num_blocks, num_kv_heads, 16, padded head_size]
+    const int32_t* block_table;
     int num_kv_heads, kv_head, head_size;
     float scale, softcap;
     int window;
-    float *scratch; // attend_scratch_floats(head_size)
+    float* scratch;  // attend_scratch_floats(head_size)
 };
 
 constexpr int padded_head(int head_size) { return (head_size + 15) / 16 * 16; }
@@ -59,28 +61,30 @@ constexpr int64_t attend_scratch_floats(int head_size) { return kMaxAttendRows *
 enum class Act : int { silu = 0, gelu_tanh = 1, gelu = 2 };
 
 struct Kernels {
-    const char *name;
-    void (*linear[kNumTypes])(const LinearTask &);
+    const char* name;
+    void (*linear[kNumTypes])(const LinearTask&);
     // One output row of a packed matrix in float32, times `scale`.
-    void (*weight_row[kNumTypes])(const uint8_t *panel, int64_t k, int lane, float scale, float *out);
-    void (*quantize_row)(const float *x, int64_t k, int16_t *q, float *scale, int32_t *sums);
-    void (*rms_norm)(const float *x, const float *weight, int64_t n, float eps, float *out);
-    void (*layer_norm)(const float *x, const float *weight, const float *bias, int64_t n, float eps, float *out);
+    void (*weight_row[kNumTypes])(const uint8_t* panel, int64_t k, int lane, float scale, float* out);
+    void (*quantize_row)(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums);
+    void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* out);
     // cos and sin are [rotary / 2] of one position.
-    void (*rope)(const float *x, const float *cos, const float *sin, int64_t width, int head_size, int rotary, bool interleaved, float *out);
-    void (*glu)(const float *gate, const float *up, int64_t n, Act act, float *out);
-    void (*activate)(const float *x, int64_t n, Act act, float *out);
-    void (*add)(const float *a, const float *b, int64_t n, float *out);
-    void (*softcap)(const float *x, int64_t n, float cap, float *out);
+    void (*rope)(const float* x, const float* cos, const float* sin, int64_t width, int head_size, int rotary,
+                 bool interleaved, float* out);
+    void (*glu)(const float* gate, const float* up, int64_t n, Act act, float* out);
+    void (*activate)(const float* x, int64_t n, Act act, float* out);
+    void (*add)(const float* a, const float* b, int64_t n, float* out);
+    void (*softcap)(const float* x, int64_t n, float cap, float* out);
     // One token's key and value into its slot of one block, for all kv heads.
-    void (*store_kv[2])(const float *k, const float *v, void *keys, void *values, int offset, int num_kv_heads, int head_size);
-    void (*attend[2])(const AttendTask &); // [0] float32 cache, [1] float16 cache
+    void (*store_kv[2])(const float* k, const float* v, void* keys, void* values, int offset, int num_kv_heads,
+                        int head_size);
+    void (*attend[2])(const AttendTask&);  // [0] float32 cache, [1] float16 cache
 };
 
 enum class Isa { portable, avx2, avx512, avx512vnni };
-const Kernels &portable_kernels();
-const Kernels &avx2_kernels();
-const Kernels &avx512_kernels();
-const Kernels &avx512vnni_kernels();
+const Kernels& portable_kernels();
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+const Kernels& avx512vnni_kernels();
 
-} // namespace pellucid
+}  // namespace pellucid

@@ -1,13 +1,15 @@
 // Linear layers: out = x Wᵀ (+ bias) (+ residual) for one panel of 16 outputs and any number of rows.
 //
-// Quantised weights meet activations of 15 bits and a sign: codes and activations are int16, multiplied in pairs and summed in
-// int32 over a block of 32 (or 16) inputs, exactly; then one float multiply-add a block, in input order. An integer sum
-// has no order, so a kernel for one row and one for eight give the same bits, and a panel may be expanded first or not.
+// Quantised weights meet activations of 15 bits and a sign: codes and activations are int16, multiplied in pairs and
+// summed in int32 over a block of 32 (or 16) inputs, exactly; then one float multiply-add a block, in input order. An
+// integer sum has no order, so a kernel for one row and one for eight give the same bits, and a panel may be expanded
+// first or not.
 //
-// Ladder (AVX2, Zen 3 at 2.45 GHz; 576 × 1,536 Q4_1; first the naive one):
-//   scalar dequantise and dot           stays runnable as isa=portable
-//   lanes = outputs, pairs of int16     no horizontal sums; 7 operations unpack 64 codes
-//   + tile of rows, expanded panel      unpacking is paid once for all rows of a prompt
+// Ladder (AVX2 on a Zen 3 core, SmolLM2 Q4_1; prefill of 512 tokens, tokens per second of CPU time of one thread):
+//   lanes are outputs, codes as pairs of int16, a tile of 4 rows, panel expanded once for more rows      220
+//   the same with the integer sums pinned to one chain (GCC regrouped them and spilled every product)    333
+// Decode reads 12.5 GB/s on that one thread either way: unpacking 64 codes takes 7 operations and hides behind the
+// memory. Of prefill, 69 % is this file's tile, 16 % attention. The naive version stays runnable: isa=portable.
 // Figures: docs/performance.md.
 #pragma once
 
@@ -19,7 +21,8 @@ using pellucid::LinearTask;
 // Rows of a tile live in registers: their loops must be unrolled at any optimisation level.
 #define PELLUCID_UNROLL _Pragma("GCC unroll 8")
 
-template <int I, int N, class F> PELLUCID_INLINE void unroll(F &&f) {
+template <int I, int N, class F>
+PELLUCID_INLINE void unroll(F&& f) {
     if constexpr (I < N) {
         f.template operator()<I>();
         unroll<I + 1, N>(f);
@@ -27,14 +30,15 @@ template <int I, int N, class F> PELLUCID_INLINE void unroll(F &&f) {
 }
 
 // Where a tile reads a group's codes, scales and minima from: the packed panel itself …
-template <class C> struct Packed {
+template <class C>
+struct Packed {
     static constexpr int parts = C::parts, offset = C::offset;
     static constexpr bool has_min = C::has_min;
     static constexpr pellucid::Layout layout = pellucid::layout_of(C::type);
     C codec;
-    const uint8_t *at;
+    const uint8_t* at;
     int left = 0;
-    PELLUCID_INLINE_MEMBER explicit Packed(const uint8_t *panel) : at(panel) {}
+    PELLUCID_INLINE_MEMBER explicit Packed(const uint8_t* panel) : at(panel) {}
     PELLUCID_INLINE_MEMBER void begin() {
         if (layout.groups == 1 || left == 0) {
             codec.begin(at);
@@ -42,7 +46,10 @@ template <class C> struct Packed {
             left = layout.groups;
         }
     }
-    template <int P> PELLUCID_INLINE_MEMBER vi code() const { return C::template code<P>(at + layout.scales); }
+    template <int P>
+    PELLUCID_INLINE_MEMBER vi code() const {
+        return C::template code<P>(at + layout.scales);
+    }
     PELLUCID_INLINE_MEMBER vf scale(int part) const { return codec.scale(at, part); }
     PELLUCID_INLINE_MEMBER vf min(int part) const { return codec.min(at, part); }
     PELLUCID_INLINE_MEMBER void end() {
@@ -52,45 +59,52 @@ template <class C> struct Packed {
 };
 
 // … or the scratch it was expanded to, with the offset already subtracted.
-template <int Parts, bool Min> struct Expanded {
+template <int Parts, bool Min>
+struct Expanded {
     static constexpr int parts = Parts, offset = 0;
     static constexpr bool has_min = Min;
     static constexpr int bytes = 1024 + Parts * (Min ? 128 : 64);
-    const uint8_t *at;
-    PELLUCID_INLINE_MEMBER explicit Expanded(const uint8_t *scratch) : at(scratch) {}
+    const uint8_t* at;
+    PELLUCID_INLINE_MEMBER explicit Expanded(const uint8_t* scratch) : at(scratch) {}
     PELLUCID_INLINE_MEMBER void begin() {}
-    template <int P> PELLUCID_INLINE_MEMBER vi code() const { return iload(at + 64 * P); }
-    PELLUCID_INLINE_MEMBER vf scale(int part) const { return load((const float *)(at + 1024 + 64 * part)); }
-    PELLUCID_INLINE_MEMBER vf min(int part) const { return load((const float *)(at + 1024 + 64 * (Parts + part))); }
+    template <int P>
+    PELLUCID_INLINE_MEMBER vi code() const {
+        return iload(at + 64 * P);
+    }
+    PELLUCID_INLINE_MEMBER vf scale(int part) const { return load((const float*)(at + 1024 + 64 * part)); }
+    PELLUCID_INLINE_MEMBER vf min(int part) const { return load((const float*)(at + 1024 + 64 * (Parts + part))); }
     PELLUCID_INLINE_MEMBER void end() { at += bytes; }
 };
 
-template <class C> PELLUCID_INLINE void expand(const uint8_t *panel, int64_t k, uint8_t *scratch) {
+template <class C>
+PELLUCID_INLINE void expand(const uint8_t* panel, int64_t k, uint8_t* scratch) {
     Packed<C> in(panel);
     for (int64_t g = 0; g < k / 32; g++) {
         in.begin();
-        unroll<0, 16>([&]<int P>() { istore(scratch + 64 * P, isub16(in.template code<P>(), mask16(iset(-1), C::offset))); });
+        unroll<0, 16>(
+            [&]<int P>() { istore(scratch + 64 * P, isub16(in.template code<P>(), mask16(iset(-1), C::offset))); });
         for (int part = 0; part < C::parts; part++) {
-            store((float *)(scratch + 1024 + 64 * part), in.scale(part));
-            if constexpr (C::has_min) store((float *)(scratch + 1024 + 64 * (C::parts + part)), in.min(part));
+            store((float*)(scratch + 1024 + 64 * part), in.scale(part));
+            if constexpr (C::has_min) store((float*)(scratch + 1024 + 64 * (C::parts + part)), in.min(part));
         }
         in.end();
         scratch += Expanded<C::parts, C::has_min>::bytes;
     }
 }
 
-PELLUCID_INLINE vi pair(const int16_t *q) {
+PELLUCID_INLINE vi pair(const int16_t* q) {
     int32_t bits;
     __builtin_memcpy(&bits, q, 4);
     return iset(bits);
 }
 
 // Rows [row, row + M) of a panel.
-template <int M, class S> PELLUCID_INLINE void tile(S in, const Activations &a, int row, vf (&acc)[M]) {
+template <int M, class S>
+PELLUCID_INLINE void tile(S in, const Activations& a, int row, vf (&acc)[M]) {
     const int64_t groups = a.k / 32;
-    const int16_t *q = a.q + row * a.k;
-    const float *scale = a.scale + row * groups;
-    const int32_t *sums = a.sums + row * groups * 2;
+    const int16_t* q = a.q + row * a.k;
+    const float* scale = a.scale + row * groups;
+    const int32_t* sums = a.sums + row * groups * 2;
     PELLUCID_UNROLL
     for (int m = 0; m < M; m++) acc[m] = set(0.0f);
     for (int64_t g = 0; g < groups; g++) {
@@ -98,12 +112,11 @@ template <int M, class S> PELLUCID_INLINE void tile(S in, const Activations &a, 
         unroll<0, S::parts>([&]<int Part>() {
             constexpr int steps = 16 / S::parts;
             int32_t sum[M];
-            if constexpr (S::offset != 0 || S::has_min)
-                PELLUCID_UNROLL
-                for (int m = 0; m < M; m++) {
-                    const int32_t *s = sums + (m * groups + g) * 2;
-                    sum[m] = S::parts == 2 ? s[Part] : s[0] + s[1];
-                }
+            if constexpr (S::offset != 0 || S::has_min) PELLUCID_UNROLL
+            for (int m = 0; m < M; m++) {
+                const int32_t* s = sums + (m * groups + g) * 2;
+                sum[m] = S::parts == 2 ? s[Part] : s[0] + s[1];
+            }
             vi total[M];
             PELLUCID_UNROLL
             for (int m = 0; m < M; m++) total[m] = S::offset != 0 ? iset(-S::offset * sum[m]) : iset(0);
@@ -125,10 +138,10 @@ template <int M, class S> PELLUCID_INLINE void tile(S in, const Activations &a, 
     }
 }
 
-PELLUCID_INLINE void finish(const LinearTask &t, int row, vf acc) {
+PELLUCID_INLINE void finish(const LinearTask& t, int row, vf acc) {
     if (t.bias) acc = add(acc, load(t.bias));
-    float *out = t.out + row * t.out_stride;
-    const float *residual = t.residual ? t.residual + row * t.residual_stride : nullptr;
+    float* out = t.out + row * t.out_stride;
+    const float* residual = t.residual ? t.residual + row * t.residual_stride : nullptr;
     if (t.cols == 16) {
         store(out, residual ? add(load(residual), acc) : acc);
         return;
@@ -139,7 +152,8 @@ PELLUCID_INLINE void finish(const LinearTask &t, int row, vf acc) {
 }
 
 // All rows in tiles of at most kMaxRows; `tile_of` computes rows [row, row + M).
-template <int M, class F> PELLUCID_INLINE void in_tiles(const LinearTask &t, int row, F &&tile_of) {
+template <int M, class F>
+PELLUCID_INLINE void in_tiles(const LinearTask& t, int row, F&& tile_of) {
     for (; row + M <= t.rows; row += M) {
         vf acc[M];
         tile_of.template operator()<M>(row, acc);
@@ -149,7 +163,8 @@ template <int M, class F> PELLUCID_INLINE void in_tiles(const LinearTask &t, int
     if constexpr (M > 1) in_tiles<M / 2>(t, row, tile_of);
 }
 
-template <class C> void linear_quantized(const LinearTask &t) {
+template <class C>
+void linear_quantized(const LinearTask& t) {
     if (t.rows <= kMaxRows) {
         in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) { tile<M>(Packed<C>(t.panel), t.in, row, acc); });
         return;
@@ -159,16 +174,21 @@ template <class C> void linear_quantized(const LinearTask &t) {
     in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) { tile<M>(Source(t.scratch), t.in, row, acc); });
 }
 
-template <Type T> PELLUCID_INLINE vf load_weights(const uint8_t *panel, int64_t k) {
-    if constexpr (T == Type::F32) return load((const float *)panel + 16 * k);
-    else if constexpr (T == Type::F16) return load_f16(panel + 32 * k);
-    else return load_bf16(panel + 32 * k);
+template <Type T>
+PELLUCID_INLINE vf load_weights(const uint8_t* panel, int64_t k) {
+    if constexpr (T == Type::F32)
+        return load((const float*)panel + 16 * k);
+    else if constexpr (T == Type::F16)
+        return load_f16(panel + 32 * k);
+    else
+        return load_bf16(panel + 32 * k);
 }
 
 // Float weights: one chain of multiply-adds for each output, in input order.
-template <Type T> void linear_float(const LinearTask &t) {
+template <Type T>
+void linear_float(const LinearTask& t) {
     in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) {
-        const float *x = t.in.x + row * t.in.x_stride;
+        const float* x = t.in.x + row * t.in.x_stride;
         PELLUCID_UNROLL
         for (int m = 0; m < M; m++) acc[m] = set(0.0f);
         for (int64_t k = 0; k < t.in.k; k++) {
@@ -179,7 +199,8 @@ template <Type T> void linear_float(const LinearTask &t) {
     });
 }
 
-template <class C> void weight_row_quantized(const uint8_t *panel, int64_t k, int lane, float factor, float *out) {
+template <class C>
+void weight_row_quantized(const uint8_t* panel, int64_t k, int lane, float factor, float* out) {
     Packed<C> in(panel);
     for (int64_t g = 0; g < k / 32; g++, out += 32) {
         in.begin();
@@ -194,7 +215,7 @@ template <class C> void weight_row_quantized(const uint8_t *panel, int64_t k, in
             store(scale, in.scale(part));
             if constexpr (C::has_min) store(min, in.min(part));
             for (int i = 0; i < 32 / C::parts; i++) {
-                float &w = out[part * 16 + i];
+                float& w = out[part * 16 + i];
                 w = (scale[lane] * w + min[lane]) * factor;
             }
         }
@@ -202,7 +223,8 @@ template <class C> void weight_row_quantized(const uint8_t *panel, int64_t k, in
     }
 }
 
-template <Type T> void weight_row_float(const uint8_t *panel, int64_t k, int lane, float factor, float *out) {
+template <Type T>
+void weight_row_float(const uint8_t* panel, int64_t k, int lane, float factor, float* out) {
     for (int64_t i = 0; i < k; i++) {
         float lanes[16];
         store(lanes, load_weights<T>(panel, i));
@@ -210,8 +232,9 @@ template <Type T> void weight_row_float(const uint8_t *panel, int64_t k, int lan
     }
 }
 
-// Blocks of 32 with their own scale. A block that holds NaN or Inf gets a NaN scale, so that damage shows instead of rounding.
-static void quantize_row(const float *x, int64_t k, int16_t *q, float *scale, int32_t *sums) {
+// Blocks of 32 with their own scale. A block that holds NaN or Inf gets a NaN scale, so that damage shows instead of
+// rounding.
+static void quantize_row(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums) {
     for (int64_t g = 0; g < k / 32; g++, x += 32, q += 32) {
         const vf a = load(x), b = load(x + 16);
         const float largest = hmax(max(abs(a), abs(b)));
@@ -231,4 +254,4 @@ static void quantize_row(const float *x, int64_t k, int16_t *q, float *scale, in
     }
 }
 
-} // namespace PELLUCID_ISA
+}  // namespace PELLUCID_ISA

@@ -1,9 +1,11 @@
-// Elementary functions on 16 lanes. NaN in, NaN out: max and min return their second operand when one is NaN, so it is x.
+// Elementary functions on 16 lanes. NaN in, NaN out: max and min return their second operand when one is NaN, so it is
+// x.
 #pragma once
 
 namespace PELLUCID_ISA {
 
-// e^x by range reduction to |r| ≤ ln2/2 and a degree-7 polynomial (Cephes' expf); relative error < 2e-7. Saturates at e^±87.
+// e^x by range reduction to |r| ≤ ln2/2 and a degree-7 polynomial (Cephes' expf); relative error < 2e-7. Saturates at
+// e^±87.
 PELLUCID_INLINE vf exp(vf x) {
     x = min(set(88.0f), max(set(-87.3f), x));
     const vi n = to_int(mul(x, set(1.44269504f)));
@@ -27,11 +29,11 @@ PELLUCID_INLINE vf gelu_tanh(vf x) {
     const vf z2 = mul(set(1.5957691216f), fma(mul(mul(x, x), x), set(0.044715f), x));
     return mul(x, sigmoid(z2));
 }
-PELLUCID_INLINE vf gelu(vf x) { // 0.5 x (1 + erf(x / sqrt 2)), exact form
+PELLUCID_INLINE vf gelu(vf x) {  // 0.5 x (1 + erf(x / sqrt 2)), exact form
     float t[16];
     store(t, x);
     for (int i = 0; i < 16; i++) t[i] = 0.5f * t[i] * (1.0f + __builtin_erff(t[i] * 0.70710678f));
     return load(t);
 }
 
-} // namespace PELLUCID_ISA
+}  // namespace PELLUCID_ISA

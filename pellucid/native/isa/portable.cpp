@@ -4,5 +4,5 @@
 
 namespace pellucid {
 static constexpr Kernels table = PELLUCID_ISA::make_table("portable");
-const Kernels &portable_kernels() { return table; }
-} // namespace pellucid
+const Kernels& portable_kernels() { return table; }
+}  // namespace pellucid

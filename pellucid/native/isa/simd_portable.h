@@ -1,5 +1,5 @@
-// Sixteen lanes in portable C++: four 128-bit vectors of the compilers' vector extension, which becomes SSE2, NEON or plain
-// code. Runs anywhere, and is what the other instruction sets are compared with.
+// Sixteen lanes in portable C++: four 128-bit vectors of the compilers' vector extension, which becomes SSE2, NEON or
+// plain code. Runs anywhere, and is what the other instruction sets are compared with.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -12,28 +12,33 @@
 
 namespace PELLUCID_ISA {
 
-constexpr int kMaxRows = 4; // rows of one register tile
+constexpr int kMaxRows = 4;  // rows of one register tile
 
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
 typedef int16_t h8 __attribute__((vector_size(16)));
 typedef uint16_t u8 __attribute__((vector_size(16)));
 
-struct vf { // 16 float
+struct vf {  // 16 float
     f4 v[4];
 };
-struct vi { // 16 int32, or 32 int16 as pairs in 32-bit lanes
+struct vi {  // 16 int32, or 32 int16 as pairs in 32-bit lanes
     i4 v[4];
 };
 
-#define PELLUCID_QUARTERS(type, expression) return type{{expression(0), expression(1), expression(2), expression(3)}}
+#define PELLUCID_QUARTERS(type, expression)                            \
+    return type {                                                      \
+        {                                                              \
+            expression(0), expression(1), expression(2), expression(3) \
+        }                                                              \
+    }
 
-PELLUCID_INLINE vf load(const float *p) {
+PELLUCID_INLINE vf load(const float* p) {
     vf r;
     memcpy(&r, p, sizeof r);
     return r;
 }
-PELLUCID_INLINE void store(float *p, vf a) { memcpy(p, &a, sizeof a); }
+PELLUCID_INLINE void store(float* p, vf a) { memcpy(p, &a, sizeof a); }
 PELLUCID_INLINE vf set(float x) {
     const f4 q = {x, x, x, x};
     return {{q, q, q, q}};
@@ -77,12 +82,12 @@ PELLUCID_INLINE float hmax(vf a) {
     return r;
 }
 
-PELLUCID_INLINE vi iload(const void *p) {
+PELLUCID_INLINE vi iload(const void* p) {
     vi r;
     memcpy(&r, p, sizeof r);
     return r;
 }
-PELLUCID_INLINE void istore(void *p, vi a) { memcpy(p, &a, sizeof a); }
+PELLUCID_INLINE void istore(void* p, vi a) { memcpy(p, &a, sizeof a); }
 PELLUCID_INLINE vi iset(int32_t x) {
     const i4 q = {x, x, x, x};
     return {{q, q, q, q}};
@@ -97,16 +102,28 @@ PELLUCID_INLINE vi iand(vi a, vi b) { PELLUCID_QUARTERS(vi, E); }
 PELLUCID_INLINE vi ior(vi a, vi b) { PELLUCID_QUARTERS(vi, E); }
 #undef E
 #define E(i) (i4)((u8)a.v[i] << N)
-template <int N> PELLUCID_INLINE vi sll16(vi a) { PELLUCID_QUARTERS(vi, E); }
+template <int N>
+PELLUCID_INLINE vi sll16(vi a) {
+    PELLUCID_QUARTERS(vi, E);
+}
 #undef E
 #define E(i) (i4)((u8)a.v[i] >> N)
-template <int N> PELLUCID_INLINE vi srl16(vi a) { PELLUCID_QUARTERS(vi, E); }
+template <int N>
+PELLUCID_INLINE vi srl16(vi a) {
+    PELLUCID_QUARTERS(vi, E);
+}
 #undef E
 #define E(i) (i4)((h8)a.v[i] >> N)
-template <int N> PELLUCID_INLINE vi sra16(vi a) { PELLUCID_QUARTERS(vi, E); }
+template <int N>
+PELLUCID_INLINE vi sra16(vi a) {
+    PELLUCID_QUARTERS(vi, E);
+}
 #undef E
 #define E(i) a.v[i] << N
-template <int N> PELLUCID_INLINE vi sll32(vi a) { PELLUCID_QUARTERS(vi, E); }
+template <int N>
+PELLUCID_INLINE vi sll32(vi a) {
+    PELLUCID_QUARTERS(vi, E);
+}
 #undef E
 // acc + a0*b0 + a1*b1 in each 32-bit lane; exact.
 #ifdef __SSE2__
@@ -117,7 +134,7 @@ template <int N> PELLUCID_INLINE vi sll32(vi a) { PELLUCID_QUARTERS(vi, E); }
 PELLUCID_INLINE vi dot2(vi acc, vi a, vi b) { PELLUCID_QUARTERS(vi, E); }
 #undef E
 // table[low byte of each int16], sign-extended; the low byte must be 0…15 and the high byte 0.
-PELLUCID_INLINE vi lookup(const int8_t *table, vi index) {
+PELLUCID_INLINE vi lookup(const int8_t* table, vi index) {
     int16_t h[32];
     istore(h, index);
     for (int i = 0; i < 32; i++) h[i] = table[h[i] & 15];
@@ -130,34 +147,35 @@ PELLUCID_INLINE vf to_float(vi a) { PELLUCID_QUARTERS(vf, E); }
 #define E(i) (i4)(a.v[i] + 12582912.0f) - 0x4b400000
 PELLUCID_INLINE vi to_int(vf a) { PELLUCID_QUARTERS(vi, E); }
 #undef E
-#define E(i) (f4)a.v[i]
+#define E(i) (f4) a.v[i]
 PELLUCID_INLINE vf as_float(vi a) { PELLUCID_QUARTERS(vf, E); }
 #undef E
-PELLUCID_INLINE void store_i16(int16_t *p, vi a) { // values must fit
+PELLUCID_INLINE void store_i16(int16_t* p, vi a) {  // values must fit
     int32_t t[16];
     istore(t, a);
     for (int i = 0; i < 16; i++) p[i] = (int16_t)t[i];
 }
-template <class T> PELLUCID_INLINE vi widen(const T *p) {
+template <class T>
+PELLUCID_INLINE vi widen(const T* p) {
     int32_t t[16];
     for (int i = 0; i < 16; i++) t[i] = p[i];
     return iload(t);
 }
-PELLUCID_INLINE vi load_u8(const uint8_t *p) { return widen(p); }
-PELLUCID_INLINE vi load_i8(const uint8_t *p) { return widen((const int8_t *)p); }
+PELLUCID_INLINE vi load_u8(const uint8_t* p) { return widen(p); }
+PELLUCID_INLINE vi load_i8(const uint8_t* p) { return widen((const int8_t*)p); }
 // IEEE half to single: shift the bits into place and rescale by 2^112; subnormals come out right because the product is
 // exact. An exponent of all ones (Inf, NaN) is set by hand.
-#define E(i)                                                                                                                    \
-    (f4)((i4)((f4)((h.v[i] & 0x7fff) << 13) * 5.192296858534828e33f) | (i4)(((h.v[i] & 0x7c00) == 0x7c00) & 0x7f800000) |       \
-         (h.v[i] & 0x8000) << 16)
-PELLUCID_INLINE vf load_f16(const void *p) {
-    const vi h = widen((const uint16_t *)p);
+#define E(i)                                                           \
+    (f4)((i4)((f4)((h.v[i] & 0x7fff) << 13) * 5.192296858534828e33f) | \
+         (i4)(((h.v[i] & 0x7c00) == 0x7c00) & 0x7f800000) | (h.v[i] & 0x8000) << 16)
+PELLUCID_INLINE vf load_f16(const void* p) {
+    const vi h = widen((const uint16_t*)p);
     PELLUCID_QUARTERS(vf, E);
 }
 #undef E
 #define E(i) (f4)(h.v[i] << 16)
-PELLUCID_INLINE vf load_bf16(const void *p) {
-    const vi h = widen((const uint16_t *)p);
+PELLUCID_INLINE vf load_bf16(const void* p) {
+    const vi h = widen((const uint16_t*)p);
     PELLUCID_QUARTERS(vf, E);
 }
 #undef E
@@ -169,7 +187,7 @@ PELLUCID_INLINE uint16_t to_f16(float x) {
     bits &= 0x7fffffff;
     if (bits > 0x7f800000) return (uint16_t)(sign | 0x7e00);
     if (bits >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
-    if (bits < 0x38800000) { // subnormal half: let the float adder round at 2^-24
+    if (bits < 0x38800000) {  // subnormal half: let the float adder round at 2^-24
         float f;
         memcpy(&f, &bits, 4);
         f += 0.5f;
@@ -181,4 +199,4 @@ PELLUCID_INLINE uint16_t to_f16(float x) {
 }
 #undef PELLUCID_QUARTERS
 
-} // namespace PELLUCID_ISA
+}  // namespace PELLUCID_ISA

@@ -1,7 +1,7 @@
 // Fills the kernel table from the templates, for the instruction set of the including translation unit.
 //
-// Nothing here may use inline functions of the standard library: the linker keeps one copy of them for the whole module, and
-// it could be the copy made with instructions that the machine does not have.
+// Nothing here may use inline functions of the standard library: the linker keeps one copy of them for the whole
+// module, and it could be the copy made with instructions that the machine does not have.
 #pragma once
 #include "isa/kernels.h"
 // clang-format off
@@ -14,22 +14,27 @@
 
 namespace PELLUCID_ISA {
 
-template <Type T> constexpr void add_quantized(pellucid::Kernels &k) {
+template <Type T>
+constexpr void add_quantized(pellucid::Kernels& k) {
     k.linear[(int)T] = linear_quantized<Codec<T>>;
     k.weight_row[(int)T] = weight_row_quantized<Codec<T>>;
 }
-template <Type T> constexpr void add_float(pellucid::Kernels &k) {
+template <Type T>
+constexpr void add_float(pellucid::Kernels& k) {
     k.linear[(int)T] = linear_float<T>;
     k.weight_row[(int)T] = weight_row_float<T>;
 }
 
-constexpr pellucid::Kernels make_table(const char *name) {
+constexpr pellucid::Kernels make_table(const char* name) {
     pellucid::Kernels k{};
     k.name = name;
     add_float<Type::F32>(k), add_float<Type::F16>(k), add_float<Type::BF16>(k);
-    add_quantized<Type::Q4_0>(k), add_quantized<Type::Q4_1>(k), add_quantized<Type::Q5_0>(k), add_quantized<Type::Q5_1>(k);
-    add_quantized<Type::Q8_0>(k), add_quantized<Type::Q2_K>(k), add_quantized<Type::Q3_K>(k), add_quantized<Type::Q4_K>(k);
-    add_quantized<Type::Q5_K>(k), add_quantized<Type::Q6_K>(k), add_quantized<Type::IQ4_NL>(k), add_quantized<Type::IQ4_XS>(k);
+    add_quantized<Type::Q4_0>(k), add_quantized<Type::Q4_1>(k), add_quantized<Type::Q5_0>(k),
+        add_quantized<Type::Q5_1>(k);
+    add_quantized<Type::Q8_0>(k), add_quantized<Type::Q2_K>(k), add_quantized<Type::Q3_K>(k),
+        add_quantized<Type::Q4_K>(k);
+    add_quantized<Type::Q5_K>(k), add_quantized<Type::Q6_K>(k), add_quantized<Type::IQ4_NL>(k),
+        add_quantized<Type::IQ4_XS>(k);
     add_quantized<Type::MXFP4>(k);
     k.quantize_row = quantize_row;
     k.rms_norm = rms_norm;
@@ -46,4 +51,4 @@ constexpr pellucid::Kernels make_table(const char *name) {
     return k;
 }
 
-} // namespace PELLUCID_ISA
+}  // namespace PELLUCID_ISA
