@@ -63,6 +63,10 @@ def main(args: argparse.Namespace) -> None:
                 if not interactive:
                     raise
                 terminal.fail(str(error))
+            except KeyboardInterrupt:  # a second Ctrl-C, or one in the moment before an answer begins
+                if not interactive:
+                    raise
+                terminal.note("[stopped]", args.colour)
 
 
 def _act(conversation: Conversation, line: str) -> bool:

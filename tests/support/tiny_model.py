@@ -50,6 +50,9 @@ def write_tiny_model(path: Path, *, template: str | None = CHATML, context: int 
         name: np.ones(HIDDEN, np.float32)
         for name in ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
     }
+    tensors["output.weight"][tokens.index("<|im_end|>")] = (
+        0  # a logit of 0 is never the largest: greedy answers are endless
+    )
     write_gguf(path, facts, {name: (QuantType.F32, array.shape, array) for name, array in tensors.items()})
     return path
 
