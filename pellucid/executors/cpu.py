@@ -1,8 +1,8 @@
 """The CPU executor: lowers a graph to the native program, which runs a whole step in one call without the GIL.
 
-Lowering gives each value a place in the arena (reused once nothing reads it any more), packs each weight once, and turns
-each node into one operator record. No arithmetic may enter here: a new operator goes to native/ops.cpp and gets a
-method below; a faster kernel goes to native/isa/.
+Lowering gives each value a place in the arena (reused once nothing reads it any more), packs each weight once, and
+turns each node into one operator record. No arithmetic may enter here: a new operator goes to native/ops.cpp and gets
+a method below; a faster kernel goes to native/isa/.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pellucid.executors.cores import available_cores
 from pellucid.executors.kv_cache import kv_block_nbytes
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
-from pellucid.graph.ir import Graph, Node, Value
+from pellucid.graph.ir import Graph, Node
 from pellucid.native import _native
 
 Floats = npt.NDArray[np.float32]
@@ -149,10 +149,10 @@ class _Lowering:
         self.native.linear(
             x=inputs[0],
             matrices=[self._matrix(node.weights[role]) for role in roles],
-            biases=[_vector(node.weights.get(role.replace("weight", "bias"))) for role in roles],
+            biases=[_optional(node.weights.get(role.replace("weight", "bias"))) for role in roles],
             norm=kind,
-            norm_weight=_vector(node.weights.get("norm"), attrs.get("norm_offset", 0.0)) if kind else None,
-            norm_bias=_vector(node.weights.get("norm_bias")),
+            norm_weight=_vector(node.weights["norm"], attrs["norm_offset"]) if kind else None,
+            norm_bias=_optional(node.weights.get("norm_bias")),
             eps=attrs.get("eps", 0.0),
             residual=inputs[1] if len(inputs) > 1 else None,
             out=out,
@@ -163,7 +163,7 @@ class _Lowering:
         self.native.norm(x=inputs[0], kind=_NORM_KINDS["rms"], weight=weight, bias=None, eps=attrs["eps"], out=out)
 
     def _layer_norm(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
-        weight, bias = _vector(node.weights["weight"]), _vector(node.weights.get("bias"))
+        weight, bias = _vector(node.weights["weight"]), _optional(node.weights.get("bias"))
         self.native.norm(x=inputs[0], kind=_NORM_KINDS["layer"], weight=weight, bias=bias, eps=attrs["eps"], out=out)
 
     def _slice(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
@@ -185,21 +185,25 @@ class _Lowering:
         self.native.attention(q=q, k=k, v=v, cache=cache, out=out, **{name: attrs[name] for name in names})
 
     def _glu(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
-        self.native.glu(*inputs, _ACTS[attrs["act"]], out)
+        self.native.glu(inputs[0], inputs[1], _ACTS[attrs["act"]], out)
 
     def _act(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
-        self.native.act(*inputs, _ACTS[attrs["act"]], out)
+        self.native.act(inputs[0], _ACTS[attrs["act"]], out)
 
     def _add(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
-        self.native.add(*inputs, out)
+        self.native.add(inputs[0], inputs[1], out)
 
     def _softcap(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
-        self.native.softcap(*inputs, attrs["cap"], out)
+        self.native.softcap(inputs[0], attrs["cap"], out)
 
     def _select(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
-        self.native.select(*inputs, out)
+        self.native.select(inputs[0], out)
 
 
-def _vector(tensor: QTensor | None, offset: Any = 0.0) -> Floats | None:
+def _vector(tensor: QTensor, offset: Any = 0.0) -> Floats:
     """A norm's or a bias's numbers in float32, plus `offset`."""
-    return None if tensor is None else np.ascontiguousarray(tensor.dequantize().reshape(-1) + np.float32(offset))
+    return np.ascontiguousarray(tensor.dequantize().reshape(-1) + np.float32(offset))
+
+
+def _optional(tensor: QTensor | None) -> Floats | None:
+    return None if tensor is None else _vector(tensor)

@@ -1,0 +1,64 @@
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_View = tuple[int, int, int, int, int]
+_Floats = npt.NDArray[np.float32]
+_Int32 = npt.NDArray[np.int32]
+
+def available_isas() -> list[str]: ...
+
+class Program:
+    weight_nbytes: int
+    def __init__(self, isa: str, threads: int, cores: int, num_blocks: int, kv_float16: bool) -> None: ...
+    def add_matrix(self, stored: npt.NDArray[np.uint8], type: int, n: int, k: int, /) -> int: ...
+    def add_cache(self, num_kv_heads: int, head_size: int, /) -> int: ...
+    def set_arena(self, token_columns: int, row_columns: int, /) -> None: ...
+    def rope_table(self, inv_freq: _Floats, scale: float, /) -> int: ...
+    def embed(self, weight: int, by_position: bool, scale: float, out: _View, /) -> None: ...
+    def linear(
+        self,
+        x: _View,
+        matrices: Sequence[int],
+        biases: Sequence[_Floats | None],
+        norm: int,
+        norm_weight: _Floats | None,
+        norm_bias: _Floats | None,
+        eps: float,
+        residual: _View | None,
+        out: _View,
+    ) -> None: ...
+    def norm(self, x: _View, kind: int, weight: _Floats, bias: _Floats | None, eps: float, out: _View) -> None: ...
+    def rope(self, x: _View, table: int, head_size: int, interleaved: bool, out: _View, /) -> None: ...
+    def attention(
+        self,
+        q: _View,
+        k: _View,
+        v: _View,
+        cache: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_size: int,
+        window: int,
+        scale: float,
+        softcap: float,
+        out: _View,
+    ) -> None: ...
+    def glu(self, gate: _View, up: _View, act: int, out: _View, /) -> None: ...
+    def act(self, x: _View, act: int, out: _View, /) -> None: ...
+    def add(self, a: _View, b: _View, out: _View, /) -> None: ...
+    def softcap(self, x: _View, cap: float, out: _View, /) -> None: ...
+    def select(self, x: _View, out: _View, /) -> None: ...
+    def copy(self, x: _View, out: _View, /) -> None: ...
+    def run(
+        self,
+        token_ids: _Int32,
+        positions: _Int32,
+        slot_mapping: npt.NDArray[np.int64],
+        block_tables: _Int32,
+        query_start: _Int32,
+        seq_lens: _Int32,
+        logit_rows: _Int32,
+        outputs: Sequence[_Floats],
+    ) -> None: ...

@@ -1,0 +1,123 @@
+"""The CPU executor's own matters: settings, threads, the arena, closing, memory."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from support.graphs import VOCAB, gpt2_like, llama_like, random_ids
+from support.steps import batched, full_forward, make_batch, new_sequences
+
+from pellucid.errors import ExecutorError, ResourceError
+from pellucid.executors.cores import available_cores
+from pellucid.executors.cpu import CpuExecutor, available_isas
+from pellucid.executors.reference import ReferenceExecutor
+from pellucid.graph.ir import Graph
+from pellucid.graph.passes.fuse import fuse
+from pellucid.graph.passes.tap import tap
+
+GRAPHS = {"llama": llama_like(), "llama interleaved": llama_like(interleaved=True), "gpt2": gpt2_like()}
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
+def test_whole_graphs_agree_with_the_reference(graph: Graph, isa: str) -> None:
+    ids = random_ids(75)
+    expected = full_forward(ReferenceExecutor("float64").compile(graph, 16), ids)
+    for variant in (graph, fuse(graph)):
+        found = full_forward(CpuExecutor(threads=2, isa=isa).compile(variant, 16), ids)
+        assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
+
+
+def test_every_value_of_a_graph_can_be_tapped() -> None:
+    """Tapped values have places of their own; the others share the arena, and none may overwrite a living one."""
+    graph = llama_like()
+    tapped = tap(graph, [node.name for node in graph])
+    batch = make_batch([(new_sequences(8, [random_ids(20)])[0], 20)])
+    expected = ReferenceExecutor("float64").compile(tapped, 8).run(batch)
+    found = CpuExecutor().compile(tapped, 8).run(batch)
+    assert found.taps.keys() == expected.taps.keys() != set()
+    for name, value in expected.taps.items():
+        assert np.abs(found.taps[name] - value).max() <= 1e-5 * (1 + np.ptp(value)), name
+    np.testing.assert_array_equal(CpuExecutor().compile(graph, 8).run(batch).logits, found.logits)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_threads_change_no_bit(threads: int) -> None:
+    prompts = [random_ids(n, seed=n) for n in (1, 17, 40)]
+    one = batched(CpuExecutor(threads=1).compile(llama_like(), 16), prompts, chunk=9)
+    many = batched(CpuExecutor(threads=threads).compile(llama_like(), 16), prompts, chunk=9)
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_programs_run_side_by_side() -> None:
+    """No state is shared: four programs stepped from four Python threads at once give what each gives alone."""
+    work = [(graph, random_ids(30, seed)) for seed, graph in enumerate([*GRAPHS.values(), llama_like()])]
+    alone = [full_forward(CpuExecutor(threads=2).compile(graph, 8), ids) for graph, ids in work]
+    together: list[list[np.ndarray]] = [[] for _ in work]
+
+    def repeat(i: int) -> None:
+        program = CpuExecutor(threads=2).compile(work[i][0], 8)
+        together[i] = [full_forward(program, work[i][1]) for _ in range(20)]
+
+    running = [threading.Thread(target=repeat, args=(i,)) for i in range(len(work))]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    for expected, found in zip(alone, together, strict=True):
+        assert len(found) == 20
+        for logits in found:
+            np.testing.assert_array_equal(logits, expected)
+
+
+def test_a_step_without_logits() -> None:
+    [sequence] = new_sequences(4, [random_ids(12)])
+    result = CpuExecutor().compile(llama_like(), 4).run(make_batch([(sequence, 12)], logit_rows=[]))
+    assert result.logits.shape == (0, VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": 0}, "threads is 0, expected 1 to"),
+        ({"threads": 10**9}, "threads is 1000000000"),
+        ({"isa": "mmx"}, "isa is 'mmx', but this machine and build offer portable"),
+        ({"kv_cache_dtype": "int3"}, "kv_cache_dtype is 'int3', expected one of auto, float16, float32"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ExecutorError, match=message):
+        CpuExecutor(**settings)  # type: ignore[arg-type]
+
+
+def test_a_cache_beyond_all_memory_is_refused() -> None:
+    with pytest.raises(ResourceError, match="not enough memory for the weights and"):
+        CpuExecutor().compile(llama_like(), 1 << 40)
+
+
+def test_a_bad_batch_is_refused_before_anything_is_written() -> None:
+    program = CpuExecutor().compile(llama_like(), 4)
+    [sequence] = new_sequences(4, [[0, VOCAB]])
+    with pytest.raises(ExecutorError, match=f"token_ids holds {VOCAB}"):
+        program.run(make_batch([(sequence, 2)]))
+
+
+def test_closing_frees_and_ends() -> None:
+    program = CpuExecutor(threads=3).compile(llama_like(), 4)
+    before = threading.active_count()
+    program.close()
+    program.close()
+    assert threading.active_count() == before  # native threads are not Python's, and closing starts none
+    with pytest.raises(ExecutorError, match="closed"):
+        full_forward(program, [1])
+
+
+def test_what_was_chosen_is_reported() -> None:
+    program = CpuExecutor(threads=2).compile(llama_like(), 4)
+    assert (program.info.executor, program.info.threads, program.info.isa) == ("cpu", 2, available_isas()[-1])
+    assert program.info.kv_cache_dtype == "float32"  # all weights are
+    assert program.info.weight_nbytes > 0
+    assert CpuExecutor().threads == available_cores() >= 1

@@ -1,0 +1,273 @@
+"""The op table: every operator × instruction set × stored type × odd shapes, against the reference executor.
+
+Each case is a graph of one operator over given rows; the operator's value is tapped. Tolerances:
+
+- float weights and everything else in float32: 2e-6 of the sum of magnitudes (rounding, other orders of summation);
+- quantised weights: activations keep 15 bits within a block of 32, an error of at most 2^-16 of the block's largest
+  value each, so 2^-15 · Σ|w||x|max covers it with room for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from support.blocks import random_blocks
+from support.steps import make_batch, new_sequences
+
+from pellucid.executors.cpu import CpuExecutor, available_isas
+from pellucid.executors.reference import ReferenceExecutor
+from pellucid.formats.qtensor import QTensor
+from pellucid.formats.quant import QuantType
+from pellucid.graph.builder import GraphBuilder, Norm
+from pellucid.graph.ir import Graph, Value
+from pellucid.graph.passes.tap import tap
+from pellucid.graph.weights import from_array
+
+ISAS = available_isas()
+FLOATS = (QuantType.F32, QuantType.F16, QuantType.BF16)
+QUANTISED = tuple(t for t in QuantType if t not in FLOATS)
+ROW_COUNTS = (1, 2, 3, 4, 5, 9, 33)
+
+
+def rows_of(count: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+
+
+def matrix(type: QuantType, outputs: int, inputs: int, seed: int = 0, name: str = "w") -> QTensor:
+    """A stored matrix of random bits with weights of magnitude around 1."""
+    blocks = random_blocks(type, outputs * inputs // type.block_size, seed)
+    if type in (QuantType.F16, QuantType.BF16):
+        values = np.random.default_rng(seed).standard_normal(outputs * inputs).astype(np.float32)
+        wide = values.astype(np.float16).view(np.uint16) if type is QuantType.F16 else values.view(np.uint32) >> 16
+        blocks = wide.astype("<u2").view(np.uint8)
+    if type is QuantType.MXFP4:
+        blocks[:, 0] = 120 + np.arange(len(blocks)) % 9
+    return QTensor(name, type, (outputs, inputs), blocks.reshape(-1))
+
+
+def one_op(x: np.ndarray, build: Callable[[GraphBuilder, Value], Value]) -> Graph:
+    """embed (the rows of `x`, token t being row t) → the operator, named "op" → a head that nobody looks at."""
+    g = GraphBuilder()
+    embedded = g.embed(from_array("x", x), name="x")
+    with g.layer(0):
+        value = build(g, embedded)
+    head = from_array("head", np.zeros((len(x), value.width), np.float32))
+    return tap(g.finish(g.linear(g.select(value), head, name="logits")), [value.name])
+
+
+def run(executor: CpuExecutor | ReferenceExecutor, graph: Graph, count: int, chunk: int | None = None) -> np.ndarray:
+    """The tapped value for `count` rows of one sequence, `chunk` rows a step."""
+    program = executor.compile(graph, num_blocks=2 * (count // 16 + 1))
+    [sequence] = new_sequences(program.info.num_blocks, [range(count)])
+    found = []
+    while (left := count - sequence.num_computed) > 0:
+        step = min(chunk or count, left)
+        result = program.run(make_batch([(sequence, step)], logit_rows=[0]))
+        sequence.num_computed += step
+        [tapped] = result.taps.values()
+        found.append(tapped)
+    return np.concatenate(found)
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray, magnitude: np.ndarray | float, tolerance: float) -> None:
+    assert found.shape == expected.shape
+    assert np.isfinite(expected).all()
+    worst = np.max(np.abs(found - expected) / np.maximum(magnitude, 1e-30))
+    assert worst <= tolerance, f"relative error {worst:.2e}, allowed {tolerance:.2e}"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("outputs", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("type", list(QuantType), ids=lambda t: t.name)
+def test_linear(isa: str, type: QuantType, outputs: int) -> None:
+    for blocks in (1, 2, 3) if type.block_size > 1 else (1, 7, 33, 64):
+        inputs = type.block_size * blocks
+        x, w = rows_of(max(ROW_COUNTS), inputs, seed=blocks), matrix(type, outputs, inputs, seed=outputs)
+        graph = one_op(x, lambda g, v, w=w: g.linear(v, w))
+        weights = np.abs(w.dequantize())
+        if type in FLOATS:
+            magnitude, tolerance = np.abs(x) @ weights.T, 2e-6
+        else:
+            largest = np.abs(x).reshape(len(x), -1, 32).max(axis=2).repeat(32, axis=1)
+            magnitude, tolerance = largest @ weights.T, 2.0**-15
+        expected = run(ReferenceExecutor("float64"), graph, len(x))
+        found = run(CpuExecutor(threads=2, isa=isa), graph, len(x))
+        assert_close(found, expected, magnitude, tolerance)
+        for count in ROW_COUNTS:  # a row's bits do not depend on its company
+            np.testing.assert_array_equal(run(CpuExecutor(threads=1, isa=isa), graph, len(x), chunk=count), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_linear_with_everything_fused(isa: str, norm: str) -> None:
+    """Stacked matrices of three types, biases, a norm before and a residual after."""
+    width, sizes = 256, (17, 32, 207)
+    types = (QuantType.Q4_K, QuantType.Q8_0, QuantType.F32)
+    x = rows_of(21, width)
+    stacked = [matrix(t, n, width, seed=n, name=f"w{n}") for t, n in zip(types, sizes, strict=True)]
+    bias = [from_array("b17", rows_of(1, 17)[0]), None, from_array("b207", rows_of(1, 207)[0])]
+    shift = from_array("norm.bias", rows_of(1, width, seed=2)[0]) if norm == "layer" else None
+    fused = Norm(norm, from_array("norm", rows_of(1, width, seed=1)[0]), 1e-5, shift, 0.5 if norm == "rms" else 0.0)
+    graph = one_op(x, lambda g, v: g.linear(v, stacked, bias, norm=fused, residual=v))
+    expected, found = (run(e, graph, 21) for e in (ReferenceExecutor("float64"), CpuExecutor(isa=isa)))
+    assert_close(found, expected, np.abs(expected).max(axis=1, keepdims=True) * 16, 2.0**-15)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", list(QuantType), ids=lambda t: t.name)
+def test_embed(isa: str, type: QuantType) -> None:
+    table = matrix(type, 37, 2 * max(type.block_size, 16), seed=3)
+    graph = one_op_from(lambda g: g.embed(table, scale=2.5))
+    expected = run(ReferenceExecutor(), graph, 37)
+    assert_close(run(CpuExecutor(isa=isa), graph, 37), expected, np.abs(expected), 3e-7)
+
+
+def one_op_from(build: Callable[[GraphBuilder], Value]) -> Graph:
+    """A graph that begins with the operator in question."""
+    g = GraphBuilder()
+    value = build(g)
+    head = from_array("head", np.zeros((64, value.width), np.float32))
+    return tap(g.finish(g.linear(g.select(value), head, name="logits")), [value.name])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_embed_by_position(isa: str) -> None:
+    table = from_array("positions", rows_of(40, 24))
+    graph = one_op_from(lambda g: g.embed(table, source="positions"))
+    np.testing.assert_array_equal(run(CpuExecutor(isa=isa), graph, 40, chunk=7), rows_of(40, 24))
+
+
+WIDTHS = (1, 7, 16, 17, 96, 577)
+RowOp = Callable[[GraphBuilder, Value], Value]
+
+
+def row_ops(width: int) -> dict[str, RowOp]:
+    vector = from_array("vector", rows_of(1, width, seed=5)[0])
+    other = from_array("other", rows_of(1, width, seed=6)[0])
+    ops: dict[str, RowOp] = {
+        "rms_norm": lambda g, x: g.rms_norm(x, vector, eps=1e-5, offset=1.0),
+        "layer_norm": lambda g, x: g.layer_norm(x, vector, other, eps=1e-5),
+        "layer_norm without bias": lambda g, x: g.layer_norm(x, vector, None, eps=1e-5),
+        "add": lambda g, x: g.add(x, x),
+        "softcap": lambda g, x: g.softcap(x, cap=3.0),
+    }
+    for act in ("silu", "gelu", "gelu_tanh"):
+        ops[f"act {act}"] = lambda g, x, act=act: g.act(x, act=act)
+        ops[f"glu {act}"] = lambda g, x, act=act: g.glu(x, g.add(x, x), act=act)
+    return ops
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_row_operators(isa: str, width: int) -> None:
+    x = 4 * rows_of(19, width)
+    for name, build in row_ops(width).items():
+        graph = one_op(x, build)
+        expected = run(ReferenceExecutor("float64"), graph, len(x))
+        found = run(CpuExecutor(threads=2, isa=isa), graph, len(x))
+        # Normalising divides by a spread that may be small beside the values: allow for their size too.
+        magnitude = np.abs(expected) + (np.abs(x).max() if "norm" in name and width > 1 else 1.0)
+        assert_close(found, expected, magnitude, 3e-6)
+        np.testing.assert_array_equal(run(CpuExecutor(threads=1, isa=isa), graph, len(x), chunk=1), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_extreme_activations_saturate_as_they_should(isa: str) -> None:
+    x = np.array([[-1e30, -200.0, -90.0, -1e-30, 0.0, 1e-30, 90.0, 200.0, 1e30]], np.float32)
+    for act in ("silu", "gelu", "gelu_tanh"):
+        found = run(CpuExecutor(isa=isa), one_op(x, lambda g, v, act=act: g.act(v, act=act)), 1)
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found[0, 4:], np.array([0, 5e-31, 90, 200, 1e30], np.float32), rtol=1e-6)
+        np.testing.assert_allclose(found[0, :3], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("style", ["half", "interleaved"])
+@pytest.mark.parametrize(("head_size", "pairs"), [(2, 1), (8, 4), (8, 3), (20, 10), (64, 32), (96, 24)])
+def test_rope(isa: str, style: str, head_size: int, pairs: int) -> None:
+    x = rows_of(70, 3 * head_size)
+    inv_freq = from_array("inv_freq", 10000.0 ** -(np.arange(pairs) / pairs))
+    graph = one_op(x, lambda g, v: g.rope(v, inv_freq, head_size=head_size, style=style, scale=1.2))
+    expected = run(ReferenceExecutor("float64"), graph, 70)
+    for chunk in (70, 9):
+        assert_close(run(CpuExecutor(isa=isa), graph, 70, chunk), expected, 4.0, 1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_slices_and_groups(isa: str) -> None:
+    """Slices of slices, read by operators with rows further apart than they are wide; a norm of each head."""
+    x = rows_of(11, 60)
+    weight = from_array("norm", rows_of(1, 5, seed=1)[0])
+
+    def build(g: GraphBuilder, v: Value) -> Value:
+        middle = g.slice(v, 10, 40)
+        return g.add(g.rms_norm(g.slice(middle, 5, 20), weight, eps=1e-6), g.slice(middle, 20, 20))
+
+    graph = one_op(x, build)
+    expected, found = (run(e, graph, 11) for e in (ReferenceExecutor("float64"), CpuExecutor(isa=isa)))
+    assert_close(found, expected, 1 + np.abs(expected), 1e-6)
+    handed_out = run(CpuExecutor(isa=isa), one_op(x, lambda g, v: g.slice(v, 3, 20)), 11)
+    np.testing.assert_array_equal(handed_out, x[:, 3:23])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kv_cache_dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_size"), [(1, 1, 1), (3, 1, 8), (4, 2, 20), (2, 2, 64), (4, 1, 80)])
+@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (1, 0.0), (50, 5.0)])
+def test_attention(
+    isa: str, kv_cache_dtype: str, heads: int, kv_heads: int, head_size: int, window: int, softcap: float
+) -> None:
+    """Lengths around blocks of 16 and key chunks of 64; whole, in chunks and one by one, to the bit."""
+    count = 150
+    query, key = heads * head_size, kv_heads * head_size
+    x = 2 * rows_of(count, query + 2 * key)
+
+    def build(g: GraphBuilder, v: Value) -> Value:
+        q, k, value = g.slice(v, 0, query), g.slice(v, query, key), g.slice(v, query + key, key)
+        shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_size": head_size}
+        return g.attention(q, k, value, **shape, scale=head_size**-0.5, window=window, softcap=softcap)
+
+    graph = one_op(x, build)
+    expected = run(ReferenceExecutor("float64"), graph, count)
+    executor = CpuExecutor(threads=2, isa=isa, kv_cache_dtype=kv_cache_dtype)
+    found = run(executor, graph, count)
+    assert_close(found, expected, np.abs(x).max(), 3e-6 if kv_cache_dtype == "float32" else 4e-3)
+    for chunk in (1, 13, 64, 65):
+        np.testing.assert_array_equal(run(executor, graph, count, chunk), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", [QuantType.F32, QuantType.Q8_0, QuantType.Q6_K], ids=lambda t: t.name)
+@pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
+def test_damage_is_not_rounded_away(isa: str, type: QuantType, damage: float) -> None:
+    """A NaN or Inf activation makes its own row's outputs not finite, and touches no other row."""
+    x = rows_of(6, 256)
+    w = matrix(type, 20, 256)
+    graph = one_op(x, lambda g, v: g.linear(v, w))
+    sound = run(CpuExecutor(isa=isa), graph, 6)
+    x[4, 100] = damage
+    found = run(CpuExecutor(isa=isa), one_op(x, lambda g, v: g.linear(v, w)), 6)
+    assert not np.isfinite(found[4]).any()
+    np.testing.assert_array_equal(np.delete(found, 4, axis=0), np.delete(sound, 4, axis=0))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_stale_cache_slots_are_never_read(isa: str) -> None:
+    """A sequence that filled the cache with NaN leaves no trace in the next one that gets its blocks."""
+    x = np.concatenate([rows_of(32, 24), np.full((1, 24), np.nan, np.float32)])
+
+    def build(g: GraphBuilder, v: Value) -> Value:
+        q, k, value = g.slice(v, 0, 8), g.slice(v, 8, 8), g.slice(v, 16, 8)
+        return g.attention(q, k, value, num_heads=1, num_kv_heads=1, head_size=8, scale=1.0)
+
+    program = CpuExecutor(isa=isa).compile(one_op(x, build), num_blocks=2)
+    [clean] = new_sequences(2, [range(20)])
+    [before] = program.run(make_batch([(clean, 20)], logit_rows=[0])).taps.values()
+    [poison] = new_sequences(2, [[32] * 32])
+    program.run(make_batch([(poison, 32)], logit_rows=[0]))
+    [again] = new_sequences(2, [range(20)])
+    [after] = program.run(make_batch([(again, 20)], logit_rows=[0])).taps.values()
+    np.testing.assert_array_equal(before, after)
+    assert np.isfinite(after).all()
