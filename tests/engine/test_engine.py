@@ -144,6 +144,17 @@ def test_n_answers_differ_and_repeat_with_the_reported_seed(seed: int | None) ->
     assert [r.token_ids for r in again] == [r.token_ids for r in first]
 
 
+def test_an_answer_can_be_taken_up_where_it_stopped() -> None:
+    """Random numbers belong to absolute positions: prompt and half an answer as a prompt give the other half."""
+    engine = make()
+    params = {"temperature": 1.0, "seed": 9, "ignore_eos": True}
+    whole = ask(engine, "abc", max_tokens=10, **params)
+    finish(engine)
+    rest = ask(engine, whole.token_ids[:7], max_tokens=6, **params)
+    finish(engine)
+    assert rest.token_ids == whole.token_ids
+
+
 def test_the_engines_seed_makes_runs_repeatable_without_making_requests_equal() -> None:
     runs = []
     for seed in (1, 1, 2):

@@ -73,6 +73,15 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p(size: int, kind: str, to
     assert weights[order[: len(kept) - 1]].sum(dtype=np.float64) < top_p * total * (1 + 1e-12)
 
 
+def test_a_top_p_next_to_one_keeps_all_that_counts() -> None:
+    """The target then lies within the rounding of the sums; some of these rows never reach it."""
+    for _ in range(40):
+        weights = np.exp(-40 * RNG.random(3000)).astype(np.float32)
+        weights /= weights.max()
+        kept = nucleus(weights, math.nextafter(1, 0))
+        assert weights[kept].sum(dtype=np.float64) > (1 - 1e-12) * weights.sum(dtype=np.float64)
+
+
 @pytest.mark.parametrize("size", SHAPES)
 def test_draw_follows_the_running_sum(size: int) -> None:
     weights = np.where(RNG.random(size) < 0.3, 0, RNG.random(size)).astype(np.float32)
@@ -83,6 +92,13 @@ def test_draw_follows_the_running_sum(size: int) -> None:
         assert weights[chosen] > 0
         before = sums[chosen - 1] if chosen else 0.0
         assert before - 1e-9 <= u * sums[-1] <= sums[chosen] + 1e-9
+
+
+@pytest.mark.parametrize("place", [0, 1, 255, 256, 299])
+def test_a_token_without_weight_is_never_drawn(place: int) -> None:
+    weights = np.zeros(300, np.float32)
+    weights[place] = 1e-30
+    assert [draw(weights, u) for u in (0.0, 0.5, 1 - 2**-53)] == [place] * 3
 
 
 CUTS = [
