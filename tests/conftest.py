@@ -27,5 +27,7 @@ def gemma3_path() -> Path:
 @pytest.fixture(scope="session")
 def story_path() -> Path:
     if not STORY.is_dir():
-        pytest.skip("the Story model (TinyStories-656K, safetensors) does not lie beside this checkout in ../shared/models/story")
+        pytest.skip(
+            "the Story model (TinyStories-656K, safetensors) is not beside this checkout in ../shared/models/story"
+        )
     return STORY
