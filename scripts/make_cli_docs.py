@@ -25,7 +25,7 @@ HEAD = f"""\
 """
 COMMON = """
 Every command has `-h` and `--debug` (the log, and where an error comes from). An error is one message on stderr.
-**Exit codes**: 0 done · 1 the model or the machine failed · 2 wrong use · 130 Ctrl-C · 141 the output's reader has gone.
+**Exit codes**: 0 done · 1 the model or the machine failed · 2 wrong use · 130 Ctrl-C · 141 broken pipe.
 
 **MODEL** is one of these. Nothing of a model is ever run as code: no pickle is read, no Python of a model's folder.
 
