@@ -21,7 +21,6 @@ from pellucid.graph.ir import Graph
 from pellucid.graph.passes.fuse import fuse
 from pellucid.graph.passes.tap import tap
 from pellucid.models.registry import build_model
-from pellucid.sampling import SamplingParams
 
 TOGETHER = [1, 2, 7, 40]
 CHUNKS = [None, 1, 16, 33]
@@ -29,9 +28,10 @@ THREADS = [1, 2, 3]
 
 
 def companies(threads: int) -> list[tuple[int, int | None]]:
-    """(requests together, prefill chunk): every pair with one thread; with more, each value once, shifted by threads.
+    """(requests together, prefill chunk): every pair on one thread; on more, each value once, shifted by `threads`.
 
-    So every pair of values of any two of the three settings is tried.
+    So every pair of values of any two of the three settings is tried. All 48 triples hold as well; they take minutes on
+    a busy machine.
     """
     if threads == 1:
         return list(product(TOGETHER, CHUNKS))
@@ -57,13 +57,13 @@ def test_quantised_model(isa: str, threads: int) -> None:
     program.close()
 
 
-@pytest.mark.parametrize("isa", available_isas())
-def test_the_answers_are_those_of_the_model(isa: str) -> None:
+def test_the_answers_are_those_of_the_model() -> None:
     """Equal garbage would be invariant too: nearly all tokens must be the reference's (rounding may turn a few)."""
-    expected = answers(compiled(ReferenceExecutor(), quantised_graph()), forty(), together=1)
-    same = sum(a[0] == b[0] for a, b in zip(expected, alone(isa), strict=True))
-    assert same >= 36
-    assert len({tuple(a[0]) for a in alone(isa)}) == 40
+    expected = answers(compiled(ReferenceExecutor(), quantised_graph()), forty(), together=40)
+    for isa in available_isas():
+        same = sum(a[0] == b[0] for a, b in zip(expected, alone(isa), strict=True))
+        assert same >= 36, isa
+        assert len({tuple(a[0]) for a in alone(isa)}) == 40
 
 
 def real_graph(path: Path) -> tuple[Graph, int]:
@@ -135,7 +135,7 @@ def test_control_an_order_dependent_reduction_is_caught() -> None:
     assert differences(expected, answers(program, asks, together=1, chunk=16)) == [], "the order is the same here"
     found = answers(program, asks, together=7)
     changed = differences(expected, found)
-    assert len(changed) == 40, "an answer with eight tokens and their log-probabilities cannot come out the same"
+    assert len(changed) == 40, "an answer with six tokens and their log-probabilities cannot come out the same"
     same_tokens = [i for i in changed if expected[i][0] == found[i][0]]
     assert len(same_tokens) > 20, "the control must be subtle: most answers keep their tokens"
     largest = max(
@@ -164,7 +164,10 @@ def test_every_pair_of_settings_is_tried() -> None:
     assert {(t, n) for t, n, _ in tried} == set(product(THREADS, TOGETHER))
     assert {(t, c) for t, _, c in tried} == set(product(THREADS, CHUNKS))
     assert {(n, c) for _, n, c in tried} == set(product(TOGETHER, CHUNKS))
-    kinds = [a.params for a in forty()]
+
+
+def test_the_forty_cover_greedy_and_seeded_sampling() -> None:
+    kinds = [ask.params for ask in forty()]
+    assert len(kinds) == 40
     assert {p.temperature == 0 for p in kinds} == {True, False}
-    assert SamplingParams().seed is None
     assert all(p.seed is not None for p in kinds)

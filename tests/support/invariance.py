@@ -31,7 +31,7 @@ class Ask:
     params: SamplingParams
 
 
-def forty(vocab_size: int = VOCAB_SIZE, *, max_tokens: int = 8) -> list[Ask]:
+def forty(vocab_size: int = VOCAB_SIZE, *, max_tokens: int = 6) -> list[Ask]:
     """40 requests of mixed lengths; greedy and seeded, with and without cuts, penalties and log-probabilities."""
     rng = np.random.default_rng(7)
     kinds: list[dict[str, Any]] = [
