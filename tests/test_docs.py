@@ -17,7 +17,7 @@ def test_links_and_paths_lead_somewhere(page: Path) -> None:
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
     missing = [link for link in links if link and "://" not in link and not (page.parent / link).exists()]
     paths = re.findall(r"`((?:pellucid|tests|scripts|docs|benchmarks)/[\w./-]+)`", text)
-    missing += [path for path in paths if not (ROOT / path).exists()]
+    missing += [path for path in paths if "mymodel" not in path and not (ROOT / path).exists()]
     assert missing == []
 
 
