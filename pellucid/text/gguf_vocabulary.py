@@ -56,7 +56,8 @@ class _Metadata:
 
     def strings(self, name: str) -> list[str]:
         value = self._metadata.get(f"tokenizer.ggml.{name}")
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        # The elements of a GGUF array have one type, so the first one tells.
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value[:1]):
             raise FormatError(f"tokenizer.ggml.{name} is missing or not a list of strings")
         return value
 

@@ -21,6 +21,7 @@ FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2^64
 _BASE_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+_MIX = np.uint64(0xD1B54A32D192ED03)  # spreads a single character's hash, which is its code, over the high bits
 
 
 def merges_from_scores(pieces: list[str], scores: FloatArray) -> list[tuple[str, str]]:
@@ -38,7 +39,7 @@ def merges_from_scores(pieces: list[str], scores: FloatArray) -> list[tuple[str,
     np.cumsum((chars.astype(np.uint64) + np.uint64(1)) * powers[:-1], out=sums[1:])
 
     def hashes(begin: IntArray, end: IntArray) -> HashArray:
-        return (sums[end] - sums[begin]) * inverse_powers[begin]
+        return (sums[end] - sums[begin]) * inverse_powers[begin] * _MIX
 
     table = _HashTable(hashes(starts, ends))
     owner = np.repeat(np.arange(len(pieces)), np.maximum(lengths - 1, 0))  # the piece that each split is of
@@ -65,19 +66,24 @@ class _HashTable:
     """Finds the index of a hash among P: one gather for most, a binary search for the few that share a slot."""
 
     def __init__(self, hashes: HashArray) -> None:
-        bits = max(len(hashes).bit_length() + 4, 8)
-        self._shift = np.uint64(64 - bits)
+        self._shift = np.uint64(60 - int(len(hashes)).bit_length())  # 16 to 32 slots for each hash
+        slots = hashes >> self._shift
+        own = np.arange(len(hashes), dtype=np.int32)
+        self._index = np.full(1 << (64 - int(self._shift)), -1, np.int32)
+        self._index[slots] = own
+        self._is_shared = np.zeros(len(self._index), bool)
+        self._is_shared[slots[self._index[slots] != own]] = True
         self._hashes = hashes
         self._by_hash = np.argsort(hashes)
         self._sorted = hashes[self._by_hash]
-        self._slots = np.full(1 << bits, -1, np.int32)
-        self._slots[hashes >> self._shift] = np.arange(len(hashes), dtype=np.int32)
 
     def find(self, wanted: HashArray) -> IntArray:
         """Index of each wanted hash, -1 where there is none."""
-        index: IntArray = self._slots[wanted >> self._shift].astype(np.int64)
-        other = np.flatnonzero((index >= 0) & (self._hashes[index] != wanted))
-        at = np.searchsorted(self._sorted, wanted[other])
+        slots = wanted >> self._shift
+        index: IntArray = self._index[slots].astype(np.int64)
+        index[self._hashes[index] != wanted] = -1
+        missed = np.flatnonzero((index < 0) & self._is_shared[slots])
+        at = np.searchsorted(self._sorted, wanted[missed])
         at[at == len(self._sorted)] = 0
-        index[other] = np.where(self._sorted[at] == wanted[other], self._by_hash[at], -1)
+        index[missed] = np.where(self._sorted[at] == wanted[missed], self._by_hash[at], -1)
         return index

@@ -86,8 +86,8 @@ QWEN3 = """{%- macro turn(role, content) -%}
 
 SPECIAL = [
     "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-    "<bos>", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>", "[INST]", "[/INST]", "<|system|>", "<|user|>", "<|assistant|>",
-    "<|tool|>", "<|end|>", "<|endoftext|>",
+    "<bos>", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>", "[INST]", "[/INST]", "<|system|>",
+    "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>", "<|endoftext|>",
 ]  # fmt: skip
 
 FAMILIES = {
