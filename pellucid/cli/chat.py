@@ -109,7 +109,7 @@ def _act(conversation: Conversation, line: str) -> bool:
 def _answer(conversation: Conversation, text: str) -> None:
     """Stream the answer to stdout; Ctrl-C ends it there."""
     on_terminal = terminal.is_terminal(sys.stdout)
-    with terminal.Interruption() as stop:
+    with terminal.Interruption() as stop, terminal.keys_unseen():
         for piece in conversation.ask(text, stopped=lambda: bool(stop)):
             sys.stdout.write(terminal.safe(piece) if on_terminal else piece)
             sys.stdout.flush()

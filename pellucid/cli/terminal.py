@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -85,6 +87,27 @@ def _start_bar() -> Progress:
     bar = Progress(TextColumn("Fetching {task.description}", markup=False), *columns, console=Console(stderr=True))
     bar.start()
     return bar
+
+
+@contextmanager
+def keys_unseen() -> Iterator[None]:
+    """Keys pressed meanwhile are not echoed into what is being written; they wait for the next prompt (Ctrl-C drops them)."""
+    try:
+        import termios
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    if not is_terminal(sys.stdin):
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    unseen = termios.tcgetattr(sys.stdin)
+    unseen[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, unseen)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 class Interruption:

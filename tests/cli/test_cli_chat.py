@@ -235,9 +235,11 @@ def test_the_answer_cannot_drive_the_terminal(person: Person) -> None:
     person.wait_for("The system message is set")
     person.type("hello\r")
     person.wait_for(ANSWER)
+    person.type("unseen")
     babble = person.wait_for(r"[^\s]{300}")
     person.type("\x03")
     person.wait_for(r"\[stopped\]")
+    assert "unseen" not in babble
     assert not set(babble) & {chr(c) for c in range(0x20) if chr(c) not in "\r\n\t"}
 
 
