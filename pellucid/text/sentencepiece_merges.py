@@ -66,7 +66,7 @@ class _HashTable:
     """Finds the index of a hash among P: one gather for most, a binary search for the few that share a slot."""
 
     def __init__(self, hashes: HashArray) -> None:
-        self._shift = np.uint64(60 - int(len(hashes)).bit_length())  # 16 to 32 slots for each hash
+        self._shift = np.uint64(60 - len(hashes).bit_length())  # 16 to 32 slots for each hash
         slots = hashes >> self._shift
         own = np.arange(len(hashes), dtype=np.int32)
         self._index = np.full(1 << (64 - int(self._shift)), -1, np.int32)

@@ -17,7 +17,7 @@ from text_vocabularies import (
 )
 
 from pellucid.errors import FormatError, InvalidParameter, UnsupportedModel
-from pellucid.text.tokenizer import MAX_TEXT_LENGTH
+from pellucid.text.tokenizer import MAX_TEXT_NBYTES
 
 LETTERS = [(char, -100.0 - index, NORMAL) for index, char in enumerate("▁abcdefgh")]
 
@@ -269,8 +269,9 @@ def test_undecodable_bytes_are_replaced():
 
 
 def test_a_text_beyond_the_limit_is_refused():
-    with pytest.raises(InvalidParameter, match="characters"):
-        chatml_tokenizer().encode("a" * (MAX_TEXT_LENGTH + 1))
+    for text in ("a" * (MAX_TEXT_NBYTES + 1), "é" * (MAX_TEXT_NBYTES // 2 + 1), b"a" * (MAX_TEXT_NBYTES + 1)):
+        with pytest.raises(InvalidParameter, match="bytes"):
+            chatml_tokenizer().encode(text)
 
 
 @pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken"])
