@@ -91,7 +91,7 @@ def _start_bar() -> Progress:
 
 @contextmanager
 def keys_unseen() -> Iterator[None]:
-    """Keys pressed meanwhile are not echoed into what is being written; they wait for the next prompt (Ctrl-C drops them)."""
+    """Keys pressed meanwhile are not echoed into what is written. The next prompt gets them, unless Ctrl-C drops them."""
     try:
         import termios
     except ImportError:  # not a POSIX system
