@@ -21,7 +21,6 @@ def main(args: argparse.Namespace) -> None:
 
     The bandwidth is measured, which takes a second or two; other work on the machine lowers it.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from pellucid import __version__
@@ -29,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
 
     machine = describe_machine()
     bandwidth = measure_bandwidth(machine.num_usable_cores)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = terminal.console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -67,11 +67,9 @@ def _plain(value: Any) -> Any:
 
 
 def _show(found: Inspection, *, every_tensor: bool) -> None:
-    from rich.console import Console
-
     from pellucid.tools.inspect import abbreviate
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = terminal.console()
     console.print(terminal.safe_line(str(found.path)), style="bold")
     console.print(f"\nmetadata ({found.format})", style="bold")
     facts = _table("", "")

@@ -13,30 +13,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """List the models on this machine and the built-in ones."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from pellucid.formats.builtin import BUILTINS
     from pellucid.formats.source import cached_models
 
+    rows = [(model.name, model.nbytes, str(model.path)) for model in cached_models()]
+    present = {name for name, _, _ in rows}
+    for name, builtin in BUILTINS.items():
+        if name not in present:
+            rows.append((name, builtin.nbytes, f"not fetched yet (`pellucid pull {name}`): {builtin.about}"))
     table = Table(box=None, pad_edge=False)
-    for heading in ("MODEL", "SIZE", "WHERE"):
-        table.add_column(
-            heading, justify="right" if heading == "SIZE" else "left", no_wrap=heading != "WHERE", overflow="fold"
-        )
-    present = cached_models()
-    for model in present:
-        table.add_row(
-            Text(terminal.safe_line(model.name)),
-            f"{model.nbytes / 1e6:,.0f} MB",
-            Text(terminal.safe_line(str(model.path))),
-        )
-    names = {model.name for model in present}
-    for builtin in BUILTINS.values():
-        if builtin.name not in names:
-            size = f"{builtin.nbytes / 1e6:,.0f} MB"
-            table.add_row(
-                builtin.name, size, Text(f"not fetched yet (`pellucid pull {builtin.name}`): {builtin.about}")
-            )
-    Console(highlight=False).print(table)
+    table.add_column("MODEL", no_wrap=True)
+    table.add_column("SIZE", justify="right", no_wrap=True)
+    table.add_column("WHERE", overflow="fold")
+    for name, nbytes, where in rows:
+        table.add_row(terminal.safe_line(name), f"{nbytes / 1e6:,.0f} MB", terminal.safe_line(where))
+    terminal.console().print(table)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 from pellucid.config import colour_wanted
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 # C0 as visible pictures (U+2400…), C1 as the replacement character; newline and tab stay, a carriage return goes.
@@ -59,6 +60,14 @@ def fail(message: str) -> None:
     print(word, safe(message), file=sys.stderr, flush=True)
 
 
+def console() -> Console:
+    """Rich's console on stdout, taking text as it is; into a pipe it wraps nothing."""
+    from rich.console import Console
+
+    width = None if is_terminal(sys.stdout) else 1000
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
 class DownloadProgress:
     """A progress bar on stderr that appears with a download's first bytes: `with DownloadProgress() as progress`."""
 
@@ -91,7 +100,7 @@ def _start_bar() -> Progress:
 
 @contextmanager
 def keys_unseen() -> Iterator[None]:
-    """Keys pressed meanwhile are not echoed into what is written. The next prompt gets them, unless Ctrl-C drops them."""
+    """Keys pressed meanwhile are not echoed into what is written; the next prompt gets them (but Ctrl-C drops them)."""
     try:
         import termios
     except ImportError:  # not a POSIX system
