@@ -46,7 +46,7 @@ def resolve(
     if text in BUILTINS and not isinstance(model, Path):
         known = BUILTINS[text]
         return builtin.find(known, cache / "models") or builtin.fetch(known, cache / "models", progress)
-    path = Path(text).expanduser()
+    path = _expanded(Path(text))
     if _exists(path):
         return path
     hub_id = None if isinstance(model, Path) or _looks_like_path(text) else hub.HubId.parse(text)
@@ -72,6 +72,13 @@ def cached_models(cache_dir: Path | None = None) -> list[CachedModel]:
         if model is not None:
             found.append(model)
     return found
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~name of a user there is not
+        return path
 
 
 def _exists(path: Path) -> bool:
