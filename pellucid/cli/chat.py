@@ -122,7 +122,10 @@ def _answer(conversation: Conversation, text: str) -> None:
 def _path(text: str, command: str) -> Path:
     if not text:
         raise InvalidParameter(command, f"name a file: /{command} FILE")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~name of a user there is not
+        raise InvalidParameter(command, f"{text!r} names a user this machine does not have") from error
 
 
 def _piped_lines() -> Iterator[str]:

@@ -144,7 +144,12 @@ def test_piped_lines_are_answered_one_by_one(pellucid: Pellucid, tiny: Path, tmp
 
 @pytest.mark.parametrize(
     ("lines", "words"),
-    [("/nonsense\n", "there is no /nonsense"), ("/regen\n", "no answer yet"), ("/save\n", "name a file")],
+    [
+        ("/nonsense\n", "there is no /nonsense"),
+        ("/regen\n", "no answer yet"),
+        ("/save\n", "name a file"),
+        ("/save ~no/x\n", "names a user"),
+    ],
 )
 def test_a_piped_command_that_fails_ends_with_2(pellucid: Pellucid, tiny: Path, lines: str, words: str) -> None:
     done = pellucid("chat", tiny, stdin=lines)
