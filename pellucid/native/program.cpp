@@ -44,27 +44,25 @@ void Program::run(Step& step) {
         if ((int64_t)arena_[i].size() < columns_[i] * rows[i]) arena_[i].resize((size_t)(columns_[i] * rows[i]));
         step.arena[i] = arena_[i].data();
     }
-    size_t phases = 0;
+    size_t num_phases = 0;
     for (const auto& op : ops_) {
         op->reserve(step, context_);
-        phases += (size_t)op->num_phases();
+        num_phases += (size_t)op->num_phases();
     }
-    if (num_claimed_ < phases) {
-        claimed_ = std::make_unique<std::atomic<int64_t>[]>(phases);
-        num_claimed_ = phases;
-    }
-    for (size_t i = 0; i < phases; i++) claimed_[i].store(0, std::memory_order_relaxed);
+    if (phases_.size() != num_phases) phases_ = std::vector<Phase>(num_phases);
+    for (Phase& phase : phases_) phase.claimed = phase.done = 0;
 
-    // Tasks are claimed, not dealt out: virtual cores are uneven, and which thread computes a task changes no bit.
+    // Tasks are claimed, not dealt out: which thread computes a task changes no bit.
     pool_.run([&](int thread) {
-        size_t at = 0;
+        Phase* at = phases_.data();
         for (const auto& op : ops_)
             for (int phase = 0; phase < op->num_phases(); phase++, at++) {
-                const int64_t tasks = op->num_tasks(step, context_, phase);
-                if (tasks == 0) continue;
-                for (int64_t task; (task = claimed_[at].fetch_add(1, std::memory_order_relaxed)) < tasks;)
+                const long tasks = (long)op->num_tasks(step, context_, phase);
+                long mine = 0;
+                for (long task; (task = at->claimed.fetch_add(1, std::memory_order_relaxed)) < tasks; mine++)
                     op->run(step, context_, phase, task, thread);
-                pool_.barrier().wait();
+                if (mine > 0) at->done.fetch_add(mine, std::memory_order_release);
+                pool_.wait_for(at->done, tasks);
             }
     });
 }

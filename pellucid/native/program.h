@@ -103,8 +103,10 @@ class Program {
     std::vector<std::unique_ptr<Op>> ops_;
     std::array<int64_t, 2> columns_{0, 0};
     std::array<std::vector<float>, 2> arena_;
-    std::unique_ptr<std::atomic<int64_t>[]> claimed_;  // next task of each phase
-    size_t num_claimed_ = 0;
+    struct Phase {
+        std::atomic<long> claimed{0}, done{0};  // tasks
+    };
+    std::vector<Phase> phases_;
 };
 
 const Kernels& kernels_of(Isa isa);

@@ -12,58 +12,51 @@ void pause() {
 #endif
 }
 
-void wait_for_change(std::atomic<int>& value, int old, int spins) {
-    for (int i = 0; i < spins; i++) {
-        if (value.load(std::memory_order_acquire) != old) return;
-        pause();
-    }
-    value.wait(old, std::memory_order_acquire);
-}
-
-// More threads than cores: the one waited for needs the core that spinning would hold.
-int spins_for(int threads, int cores) { return threads > cores ? 16 : 4000; }
+// Operators follow each other within microseconds, so spinning beats sleeping; but with more threads than cores the one
+// waited for needs the core that spinning would hold.
+int spins_for(int threads, int cores) { return threads > cores ? 16 : 2000; }
 
 }  // namespace
 
-void Barrier::wait() {
-    if (count_ == 1) return;
-    const int generation = generation_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-        arrived_.store(0, std::memory_order_relaxed);
-        generation_.store(generation + 1, std::memory_order_release);
-        generation_.notify_all();
-    } else {
-        wait_for_change(generation_, generation, spins_);
-    }
-}
-
-ThreadPool::ThreadPool(int threads, int cores)
-    : threads_(threads), spins_(spins_for(threads, cores)), barrier_(threads, spins_), finished_(threads, spins_) {
-    for (int id = 1; id < threads_; id++) workers_.emplace_back([this, id] { work(id); });
+ThreadPool::ThreadPool(int threads, int cores) : threads_(threads), spins_(spins_for(threads, cores)) {
+    for (int id = 1; id < threads_; id++) workers_.emplace_back([this, id] { worker(id); });
 }
 
 ThreadPool::~ThreadPool() {
-    task_ = nullptr;  // an epoch without a task ends the workers
-    epoch_.fetch_add(1, std::memory_order_release);
+    stop_ = true;
+    epoch_.fetch_add(1);
     epoch_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
+    for (std::thread& thread : workers_) thread.join();
 }
 
-void ThreadPool::run(Task task, void* context) {
-    task_ = task;
+void ThreadPool::wait_for(const std::atomic<long>& count, long wanted) const {
+    for (int i = 0; count.load(std::memory_order_acquire) != wanted; i++) {
+        if (i < spins_)
+            pause();
+        else
+            std::this_thread::yield();
+    }
+}
+
+void ThreadPool::run(Work work, void* context) {
+    work_ = work;  // nobody is inside
     context_ = context;
-    epoch_.fetch_add(1, std::memory_order_release);
+    open_ = true;
+    epoch_.fetch_add(1);
     epoch_.notify_all();
-    task(context, 0);
-    finished_.wait();
+    work(context, 0);
+    open_ = false;  // who comes from here on finds it closed; who came before is waited for
+    wait_for(inside_, 0);
 }
 
-void ThreadPool::work(int id) {
-    for (int seen = 0;; seen++) {
-        wait_for_change(epoch_, seen, spins_);
-        if (!task_) return;
-        task_(context_, id);
-        finished_.wait();
+void ThreadPool::worker(int id) {
+    for (int seen = 0; !stop_;) {
+        for (int i = 0; i < spins_ && epoch_ == seen; i++) pause();
+        epoch_.wait(seen);
+        seen = epoch_;
+        inside_.fetch_add(1);
+        if (open_) work_(context_, id);
+        inside_.fetch_sub(1);
     }
 }
 

@@ -1,24 +1,13 @@
-// A pool of threads that run one function together, and the barrier they meet at.
+// A pool of threads that share out tasks.
+//
+// Nobody waits for a thread, only for tasks: a thread that the system has taken off its core (virtual cores are uneven,
+// and machines are busy) joins in when it comes back, and the others do its share meanwhile.
 #pragma once
 #include <atomic>
-#include <cstdint>
 #include <thread>
 #include <vector>
 
 namespace pellucid {
-
-// Waits by spinning first, then by sleeping in the kernel: operators follow each other within microseconds, steps may
-// not.
-class Barrier {
-  public:
-    Barrier(int count, int spins) : count_(count), spins_(spins) {}
-    void wait();
-
-  private:
-    const int count_, spins_;
-    std::atomic<int> arrived_{0};
-    std::atomic<int> generation_{0};
-};
 
 class ThreadPool {
   public:
@@ -29,24 +18,28 @@ class ThreadPool {
     ThreadPool& operator=(const ThreadPool&) = delete;
 
     int size() const { return threads_; }
-    Barrier& barrier() { return barrier_; }
 
-    // Calls task(id) on every thread, id 0 on the caller's, and returns when all are done. `task` must not throw.
+    // Calls work(id) on the caller's thread (id 0) and on those workers that come in time, and returns when all that
+    // came have left. `work` must claim its tasks from shared counters, bear being called late or twice, and not throw.
     template <class F>
-    void run(F&& task) {
-        run([](void* context, int id) { (*static_cast<std::remove_reference_t<F>*>(context))(id); }, &task);
+    void run(F&& work) {
+        run([](void* context, int id) { (*static_cast<std::remove_reference_t<F>*>(context))(id); }, &work);
     }
 
+    // Spins, then yields the core, until `count` reaches `wanted`.
+    void wait_for(const std::atomic<long>& count, long wanted) const;
+
   private:
-    using Task = void (*)(void*, int);
-    void run(Task task, void* context);
-    void work(int id);
+    using Work = void (*)(void*, int);
+    void run(Work work, void* context);
+    void worker(int id);
 
     const int threads_, spins_;
-    Barrier barrier_, finished_;
-    Task task_ = nullptr;
+    Work work_ = nullptr;
     void* context_ = nullptr;
-    std::atomic<int> epoch_{0};
+    std::atomic<bool> open_{false}, stop_{false};
+    std::atomic<int> epoch_{0};    // of the newest run; workers sleep on it
+    std::atomic<long> inside_{0};  // workers that may be using work_
     std::vector<std::thread> workers_;
 };
 
