@@ -36,7 +36,7 @@ LIBRARIES: dict[str, set[str]] = {
     **{name: {"numpy"} for name in ALLOWED if name not in BASE},
     "formats": {"numpy", "huggingface_hub"},
     "text": {"numpy", "tokenizers", "jinja2"},
-    "cli": {"numpy", "typer", "rich", "prompt_toolkit"},
+    "cli": {"numpy", "rich", "prompt_toolkit"},
 }
 
 # Modules and builtins that run code found in data.
