@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
 from pellucid.executors.arena import Arena
-from pellucid.executors.base import Batch, ProgramInfo, StepResult, id_limits
+from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult, id_limits
 from pellucid.executors.cores import available_cores
-from pellucid.executors.kv_cache import kv_block_nbytes
+from pellucid.executors.kv_cache import kv_layers
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
 from pellucid.graph.ir import Graph, Node
@@ -65,7 +65,8 @@ class CpuExecutor:
         return "float32" if all(t.type is QuantType.F32 for t in graph.weights().values()) else "float16"
 
     def kv_block_nbytes(self, graph: Graph) -> int:
-        return kv_block_nbytes(graph, np.dtype(self.kv_cache_dtype(graph)).itemsize)
+        columns = sum(k.num_kv_heads * (k.head_size + _padded(k.head_size)) for k in kv_layers(graph))
+        return BLOCK_SIZE * columns * np.dtype(self.kv_cache_dtype(graph)).itemsize
 
     def compile(self, graph: Graph, num_blocks: int) -> CpuProgram:
         return CpuProgram(graph, num_blocks, self.threads, self.isa, self.kv_cache_dtype(graph))
@@ -198,6 +199,11 @@ class _Lowering:
 
     def _select(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
         self.native.select(inputs[0], out)
+
+
+def _padded(head_size: int) -> int:
+    """Columns of a cached value: whole vectors of 16 (native/isa/kernels.h)."""
+    return -(-head_size // 16) * 16
 
 
 def _vector(tensor: QTensor, offset: Any = 0.0) -> Floats:

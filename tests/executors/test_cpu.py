@@ -93,6 +93,12 @@ def test_settings_that_cannot_be_met_are_refused(settings: dict[str, object], me
         CpuExecutor(**settings)  # type: ignore[arg-type]
 
 
+def test_the_size_of_a_block_counts_what_is_allocated() -> None:
+    """Values are padded to 16 columns: 3 layers, 2 kv heads of 8 columns, float32."""
+    assert CpuExecutor().kv_block_nbytes(llama_like()) == 16 * 3 * 2 * (8 + 16) * 4
+    assert CpuExecutor(kv_cache_dtype="float16").kv_block_nbytes(llama_like()) == 16 * 3 * 2 * (8 + 16) * 2
+
+
 def test_a_cache_beyond_all_memory_is_refused() -> None:
     with pytest.raises(ResourceError, match="not enough memory for the weights and"):
         CpuExecutor().compile(llama_like(), 1 << 40)
