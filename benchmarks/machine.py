@@ -23,7 +23,7 @@ REPEATS = 7
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores that may be used, memory, vector instruction sets, system, and how busy it was."""
+    """Processor, cores that may be used, memory, vector instruction sets, and system."""
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in cpuinfo)}
     flags = set(fields.get("flags", "").split())
@@ -34,7 +34,6 @@ def describe() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "instruction_sets": [flag for flag in wanted if flag in flags],
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "load_average": round(os.getloadavg()[0], 2),
     }
 
 

@@ -24,6 +24,7 @@ as the median over the rounds with the lowest and the highest of them.
 |---|---|
 | machine | {cpu}, {cores} cores, {memory:.0f} GiB, {instruction_sets} |
 | its limits, measured in the same run | {limits} |
+| other processes meanwhile | {others} |
 | Pellucid | commit {commit}, instruction set {isa}, {threads} threads |
 | llama.cpp | {peer}, {threads} threads, its defaults otherwise |
 | date | {date} |
@@ -75,6 +76,7 @@ def page(source: Path) -> str:
         memory=about["memory_gib"],
         instruction_sets=" ".join(about["instruction_sets"]),
         limits=report.limits_line(result),
+        others=report.others_line(result),
         commit=result["commit"],
         isa=result["models"][0]["program"]["isa"],
         threads=result["threads"],

@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from neighbours import TOLERABLE
 from rounds import round_medians
 from workloads import PREFILL_TOKENS, WORKLOADS
 
@@ -23,15 +24,22 @@ def save(result: dict[str, Any]) -> Path:
 def header(result: dict[str, Any]) -> list[str]:
     """What was run, on what, from which commit; `commit` ends with "+" when files had been changed since."""
     about = result["machine"]
-    load = f", load average {about['load_average']} at the start" if about["load_average"] >= 0.5 else ""
     return [
         f"machine: {about['cpu']}, {about['cores']} cores, {about['memory_gib']:.0f} GiB, "
-        f"{' '.join(about['instruction_sets'])}{load}",
+        f"{' '.join(about['instruction_sets'])}",
         f"limits: {limits_line(result)}",
+        f"other processes: {others_line(result)}",
         f"command: {result['command']}",
         f"commit: {result['commit']}, {result['date']}, {result['rounds']} rounds"
         + (f", beside {result['peer']}" if result["peer"] else ""),
     ]
+
+
+def others_line(result: dict[str, Any]) -> str:
+    """What else ran. With more than a little, figures say how the machine was shared, not how fast an engine is."""
+    shares = [one["others"] for model in result["models"] for one in model["rounds"]]
+    line = f"{statistics.median(shares):.0%} of the cores (median round), at most {max(shares):.0%}"
+    return f"{line}: TOO BUSY, these figures mean little" if max(shares) > TOLERABLE else line
 
 
 def limits_line(result: dict[str, Any]) -> str:

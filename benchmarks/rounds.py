@@ -14,6 +14,7 @@ import commands
 import llama_cpp
 import machine
 from bench_models import BenchModel
+from neighbours import Neighbours
 from workloads import COLD_START_CONTEXT, COLD_START_PROMPT
 
 Samples = dict[str, list[float]]
@@ -43,14 +44,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure_model(model: BenchModel, args: argparse.Namespace) -> dict[str, Any]:
-    rounds: list[dict[str, Samples]] = []
+    rounds: list[dict[str, Any]] = []
     for number in range(args.rounds):
-        _progress(f"{model.title}: round {number + 1} of {args.rounds}, Pellucid")
-        ours, program = _pellucid(model.path, args)
-        rounds.append({"pellucid": ours})
-        if args.llama_bin is not None:
-            _progress(f"{model.title}: round {number + 1} of {args.rounds}, llama.cpp")
-            rounds[-1]["llama.cpp"] = llama_cpp.measure(args.llama_bin, model.peer_path, args.threads, args.repeats)
+        with Neighbours() as others:
+            _progress(f"{model.title}: round {number + 1} of {args.rounds}, Pellucid")
+            ours, program = _pellucid(model.path, args)
+            rounds.append({"pellucid": ours})
+            if args.llama_bin is not None:
+                _progress(f"{model.title}: round {number + 1} of {args.rounds}, llama.cpp")
+                rounds[-1]["llama.cpp"] = llama_cpp.measure(args.llama_bin, model.peer_path, args.threads, args.repeats)
+        rounds[-1]["others"] = others.share
     _progress("")
     return {"name": model.name, "title": model.title, "program": program, "rounds": rounds}
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,3 +61,58 @@ def test_achieved_rates() -> None:
     assert report.achieved(program, "decode_1", 50) == "5.0 GB/s"
     assert report.achieved(program, "decode_8", 80) == "1.0 GB/s, 16 Gflop/s"  # ten steps a second
     assert report.achieved(program, "prefill", 1000) == "100 Gflop/s"
+
+
+def test_a_busy_neighbour_is_seen() -> None:
+    from neighbours import Neighbours
+
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        with Neighbours() as others:
+            time.sleep(0.6)
+    finally:
+        child.kill()
+        child.wait()
+    # On a machine that is busy anyway the child gets only a part of a core, and the rest is others' as well.
+    assert others.share > 0.3 / (os.cpu_count() or 1)
+
+
+def test_own_work_is_not_counted_as_a_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    import neighbours
+
+    usage = SimpleNamespace(ru_utime=0.0, ru_stime=0.0)
+    ticks = {"busy": 1000, "idle": 1000}
+
+    class Stat:
+        def __init__(self, path: str) -> None:
+            assert path == "/proc/stat"
+
+        def read_text(self) -> str:
+            return f"cpu  {ticks['busy']} 0 0 {ticks['idle']} 0 0 0 0 0 0\ncpu0 …"
+
+    monkeypatch.setattr(neighbours, "Path", Stat)
+    monkeypatch.setattr(neighbours.resource, "getrusage", lambda who: usage)
+    hz = os.sysconf("SC_CLK_TCK")
+    with neighbours.Neighbours() as others:
+        ticks["busy"] += 3 * hz
+        ticks["idle"] += 1 * hz
+        usage.ru_utime += 1.0  # for itself and for its children, as the fake answers both alike: two of the three
+    assert others.share == 0.25
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.02, False), (0.4, True)])
+def test_a_busy_machine_is_reported(share: float, warned: bool) -> None:
+    import report
+
+    line = report.others_line({"models": [{"rounds": [{"others": 0.01}, {"others": share}]}]})
+    assert ("TOO BUSY" in line) is warned
+
+
+def test_the_performance_page_is_what_its_results_say() -> None:
+    import make_performance_doc
+
+    if not make_performance_doc.DOC.is_file():
+        pytest.skip("docs/performance.md has not been generated yet (make bench-peers)")
+    text = make_performance_doc.DOC.read_text(encoding="utf-8")
+    [name] = set(re.findall(r"benchmarks/results/(\S+?\.json)", text))
+    assert text == make_performance_doc.page(BENCHMARKS / "results" / name)

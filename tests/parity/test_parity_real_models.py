@@ -1,4 +1,4 @@
-"""SmolLM2 and Gemma 3 against transformers, the long way: `make parity`, four minutes on two cores.
+"""SmolLM2 and Gemma 3 against transformers, the long way: `make parity`, four to seven minutes on two cores.
 
 What tests/test_real_models.py bounds from below on 384 positions is measured here exactly: the KL divergence over the
 whole vocabulary, on all of the prose and all of the code (Gemma 3's window of 512 tokens is passed), on every
