@@ -37,7 +37,7 @@ bench: setup ## measure prefill and decode speed
 	@$(PY) benchmarks/run.py
 
 bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (LLAMA_BIN=folder of its programs)
-	@$(PY) benchmarks/run.py --llama-bin "$(LLAMA_BIN)"
+	@$(PY) benchmarks/run.py --llama-bin "$(LLAMA_BIN)" $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
 	@$(PY) benchmarks/make_performance_doc.py
 
 parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
