@@ -18,6 +18,7 @@ from pellucid.executors.arena import Arena
 from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult, id_limits
 from pellucid.executors.cores import available_cores
 from pellucid.executors.kv_cache import kv_layers
+from pellucid.formats.mapped import release
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
 from pellucid.graph.ir import Graph, Node
@@ -139,6 +140,7 @@ class _Lowering:
         if tensor.name not in self._matrices:
             outputs, inputs = tensor.shape
             self._matrices[tensor.name] = self.native.add_matrix(tensor.data, tensor.type.ggml_id, outputs, inputs)
+            release(tensor.data)
         return self._matrices[tensor.name]
 
     def _embed(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:

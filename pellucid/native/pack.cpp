@@ -6,11 +6,14 @@
 
 namespace pellucid {
 
-Memory::Memory(size_t bytes) : size_(bytes) {
+Memory::Memory(size_t bytes, Pages pages) : size_(bytes) {
     if (bytes == 0) return;
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     data_ = static_cast<uint8_t*>(p);
+#ifdef MADV_HUGEPAGE
+    if (pages == Pages::huge) madvise(p, bytes, MADV_HUGEPAGE);
+#endif
 }
 Memory::~Memory() {
     if (data_) munmap(data_, size_);
@@ -274,7 +277,7 @@ int64_t stored_row_bytes(Type type, int64_t k) {
 
 Matrix pack(const uint8_t* stored, Type type, int64_t n, int64_t k, ThreadPool& pool) {
     Matrix m{type, n, k, {}};
-    m.panels = Memory((size_t)(m.num_panels() * panel_bytes(type, k)));
+    m.panels = Memory((size_t)(m.num_panels() * panel_bytes(type, k)), Pages::huge);
     const PackPanel packer = packer_of(type);
     const int64_t row_bytes = stored_row_bytes(type, k);
     std::atomic<int64_t> next{0};

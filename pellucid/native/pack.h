@@ -6,11 +6,15 @@
 
 namespace pellucid {
 
-// Zeroed memory from the system, aligned to a page; pages that are never touched cost nothing.
+// Huge pages suit what is read from end to end (fewer translations, prefetching across pages); small ones what is
+// filled bit by bit, as they are only taken from the system when touched.
+enum class Pages { small, huge };
+
+// Zeroed memory from the system, aligned to a page.
 class Memory {
   public:
     Memory() = default;
-    explicit Memory(size_t bytes);  // throws std::bad_alloc
+    explicit Memory(size_t bytes, Pages pages = Pages::small);  // throws std::bad_alloc
     ~Memory();
     Memory(Memory&& other) noexcept;
     Memory& operator=(Memory&& other) noexcept;

@@ -29,6 +29,9 @@ PELLUCID_INLINE void unroll(F&& f) {
     }
 }
 
+// Bytes between what is unpacked and what is fetched from memory for later.
+constexpr int kPrefetch = 2048;
+
 // Where a tile reads a group's codes, scales and minima from: the packed panel itself …
 template <class C>
 struct Packed {
@@ -40,6 +43,7 @@ struct Packed {
     int left = 0;
     PELLUCID_INLINE_MEMBER explicit Packed(const uint8_t* panel) : at(panel) {}
     PELLUCID_INLINE_MEMBER void begin() {
+        for (int i = 0; i < layout.scales + layout.codes; i += 64) __builtin_prefetch(at + kPrefetch + i);
         if (layout.groups == 1 || left == 0) {
             codec.begin(at);
             at += layout.header;
