@@ -86,6 +86,8 @@ class CpuProgram:
             native.set_arena(*lowering.arena.columns)
         except MemoryError as error:
             raise ResourceError(f"not enough memory for the weights and {num_blocks} KV blocks") from error
+        except RuntimeError as error:  # std::system_error of the thread pool
+            raise ResourceError(f"{threads} threads could not be started ({error}); ask for fewer") from error
         self._native: _native.Program | None = native
         self._outputs = lowering.arena.outputs
         self._names = graph.outputs

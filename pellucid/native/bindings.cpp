@@ -52,7 +52,6 @@ void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const 
     s.slot_mapping = slot_mapping.data();
     s.block_tables = block_tables.data();
     s.query_start = query_start.data();
-    s.seq_lens = seq_lens.data();
     s.logit_rows = logit_rows.data();
     for (const Array<float>& a : outputs) s.outputs.push_back(a.data());
     nb::gil_scoped_release released;

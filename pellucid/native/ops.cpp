@@ -55,7 +55,7 @@ class Linear : public Op {
     Linear(View x, std::vector<Part> parts, Norm norm, std::optional<View> residual, View out)
         : x_(x), out_(out), residual_(residual), parts_(std::move(parts)), norm_(std::move(norm)) {
         for (const Part& p : parts_) {
-            (is_float(p.matrix->type) ? any_float_ : any_quantized_) = true;
+            if (!is_float(p.matrix->type)) any_quantized_ = true;
             panels_ += p.matrix->num_panels();
         }
     }
@@ -142,7 +142,7 @@ class Linear : public Op {
     std::vector<Part> parts_;
     Norm norm_;
     int64_t panels_ = 0;
-    bool any_float_ = false, any_quantized_ = false;
+    bool any_quantized_ = false;
 };
 
 // Fills one table of angles for the step's positions.

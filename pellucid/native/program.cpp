@@ -17,8 +17,7 @@ int Program::add_matrix(const uint8_t* stored, Type type, int64_t n, int64_t k) 
 int Program::add_cache(int num_kv_heads, int head_size) {
     const size_t element = context_.kv_kind == 1 ? 2 : 4;
     const size_t slots = (size_t)context_.num_blocks * 16 * (size_t)num_kv_heads * element;
-    context_.caches.push_back(
-        {Memory(slots * (size_t)head_size), Memory(slots * (size_t)padded_head(head_size)), num_kv_heads, head_size});
+    context_.caches.push_back({Memory(slots * (size_t)head_size), Memory(slots * (size_t)padded_head(head_size))});
     return (int)context_.caches.size() - 1;
 }
 

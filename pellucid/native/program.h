@@ -28,7 +28,7 @@ struct Step {
     int64_t num_tokens, num_rows, num_seqs, max_blocks;
     const int32_t *token_ids, *positions;
     const int64_t* slot_mapping;
-    const int32_t *block_tables, *query_start, *seq_lens, *logit_rows;
+    const int32_t *block_tables, *query_start, *logit_rows;
     std::vector<float*> outputs;
     std::array<float*, 2> arena;
 
@@ -48,7 +48,6 @@ struct Context {
     int64_t num_blocks;
     struct Cache {
         Memory keys, values;
-        int num_kv_heads = 0, head_size = 0;
     };
     std::vector<Cache> caches;
     std::vector<Memory> thread_scratch;
@@ -93,7 +92,6 @@ class Program {
     void run(Step& step);
 
     const Context& context() const { return context_; }
-    int threads() const { return pool_.size(); }
     int64_t weight_bytes() const;
 
   private:

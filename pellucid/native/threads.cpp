@@ -1,5 +1,9 @@
 #include "threads.h"
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 namespace pellucid {
 
 namespace {
@@ -12,6 +16,22 @@ void pause() {
 #endif
 }
 
+// Rounds to nearest and keeps subnormal numbers while it lives. The mode belongs to each thread, and a library built
+// for speed may have changed the caller's: results would depend on who computed a task.
+class FloatMode {
+#if defined(__SSE2__)
+  public:
+    FloatMode() : before_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+    ~FloatMode() { _mm_setcsr(before_); }
+
+  private:
+    const unsigned before_;
+#else
+  public:
+    FloatMode() {}  // nothing is known to change it elsewhere
+#endif
+};
+
 // Operators follow each other within microseconds, so spinning beats sleeping; but with more threads than cores the one
 // waited for needs the core that spinning would hold.
 int spins_for(int threads, int cores) { return threads > cores ? 16 : 2000; }
@@ -19,18 +39,26 @@ int spins_for(int threads, int cores) { return threads > cores ? 16 : 2000; }
 }  // namespace
 
 ThreadPool::ThreadPool(int threads, int cores) : threads_(threads), spins_(spins_for(threads, cores)) {
-    for (int id = 1; id < threads_; id++) workers_.emplace_back([this, id] { worker(id); });
+    try {
+        for (int id = 1; id < threads_; id++) workers_.emplace_back([this, id] { worker(id); });
+    } catch (...) {  // the system has no more threads to give
+        stop();
+        throw;
+    }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
     stop_ = true;
     epoch_.fetch_add(1);
     epoch_.notify_all();
     for (std::thread& thread : workers_) thread.join();
+    workers_.clear();
 }
 
 void ThreadPool::wait_for(const std::atomic<long>& count, long wanted) const {
-    for (int i = 0; count.load(std::memory_order_acquire) != wanted; i++) {
+    for (int i = 0; count.load() != wanted; i++) {  // sequentially consistent: see the handshake in run() and worker()
         if (i < spins_)
             pause();
         else
@@ -44,7 +72,10 @@ void ThreadPool::run(Work work, void* context) {
     open_ = true;
     epoch_.fetch_add(1);
     epoch_.notify_all();
-    work(context, 0);
+    {
+        const FloatMode mode;
+        work(context, 0);
+    }
     open_ = false;  // who comes from here on finds it closed; who came before is waited for
     wait_for(inside_, 0);
 }
@@ -55,7 +86,10 @@ void ThreadPool::worker(int id) {
         epoch_.wait(seen);
         seen = epoch_;
         inside_.fetch_add(1);
-        if (open_) work_(context_, id);
+        if (open_) {
+            const FloatMode mode;
+            work_(context_, id);
+        }
         inside_.fetch_sub(1);
     }
 }

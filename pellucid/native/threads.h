@@ -11,7 +11,8 @@ namespace pellucid {
 
 class ThreadPool {
   public:
-    // `threads` in all, the caller's included; `cores` is what the process may use.
+    // `threads` in all, the caller's included; `cores` is what the process may use. Throws std::system_error when the
+    // system has no more threads to give.
     ThreadPool(int threads, int cores);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -33,6 +34,7 @@ class ThreadPool {
     using Work = void (*)(void*, int);
     void run(Work work, void* context);
     void worker(int id);
+    void stop();
 
     const int threads_, spins_;
     Work work_ = nullptr;

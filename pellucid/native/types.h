@@ -41,7 +41,7 @@ struct Layout {
 // Bytes of the bit planes of one group: 32 inputs × 16 lanes.
 constexpr int kPlane1 = 64, kPlane2 = 128, kPlane4 = 256, kPlane8 = 512;
 
-constexpr Layout layout_of(Type type) {
+static constexpr Layout layout_of(Type type) {
     switch (type) {
         case Type::Q4_0:
             return {1, 32, 0, kPlane4};
@@ -74,9 +74,9 @@ constexpr Layout layout_of(Type type) {
     }
 }
 
-constexpr bool is_float(Type type) { return type == Type::F32 || type == Type::F16 || type == Type::BF16; }
+static constexpr bool is_float(Type type) { return type == Type::F32 || type == Type::F16 || type == Type::BF16; }
 
-constexpr int64_t panel_bytes(Type type, int64_t k) {
+static constexpr int64_t panel_bytes(Type type, int64_t k) {
     if (type == Type::F32) return k * 64;
     if (is_float(type)) return k * 32;
     const Layout l = layout_of(type);

@@ -1,12 +1,19 @@
 // Which instruction sets this machine and its operating system offer.
 #include "program.h"
 
+#ifdef PELLUCID_X86
+#include <cpuid.h>
+#endif
+
 namespace pellucid {
 
 bool has_isa(Isa isa) {
 #ifdef PELLUCID_X86
     // __builtin_cpu_supports also asks whether the operating system saves the wide registers.
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    // F16C by its bit: Clang before 19 does not know its name.
+    unsigned eax, ebx, ecx = 0, edx;
+    const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     switch (isa) {

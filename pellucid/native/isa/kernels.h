@@ -34,7 +34,7 @@ struct LinearTask {  // one panel of up to 16 outputs, for all rows
 };
 
 // A panel expanded to int16 codes and float scales, for use by many rows.
-constexpr int64_t linear_scratch_bytes(int64_t k) { return (k / 32 + 1) * (1024 + 4 * 64); }
+static constexpr int64_t linear_scratch_bytes(int64_t k) { return (k / 32 + 1) * (1024 + 4 * 64); }
 
 constexpr int kKeyChunk = 64;       // keys summed at once; chunks start at absolute multiples of it
 constexpr int kMaxAttendRows = 16;  // query rows of one attention task
@@ -55,8 +55,10 @@ struct AttendTask {  // consecutive rows of one sequence, for one query head
     float* scratch;  // attend_scratch_floats(head_size)
 };
 
-constexpr int padded_head(int head_size) { return (head_size + 15) / 16 * 16; }
-constexpr int64_t attend_scratch_floats(int head_size) { return kMaxAttendRows * (2 * padded_head(head_size) + 2); }
+static constexpr int padded_head(int head_size) { return (head_size + 15) / 16 * 16; }
+static constexpr int64_t attend_scratch_floats(int head_size) {
+    return kMaxAttendRows * (2 * padded_head(head_size) + 2);
+}
 
 enum class Act : int { silu = 0, gelu_tanh = 1, gelu = 2 };
 
