@@ -31,8 +31,11 @@ class Neighbours:
 
 
 def _seconds() -> tuple[float, float]:
-    """Core-seconds that have passed since boot, and those of them that went to others."""
-    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    """Core-seconds that have passed since boot on the cores we may use, and those of them that went to others."""
+    # Of the cores that we may use: on a large host the sum over all would hide a busy neighbour on ours.
+    mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    ticks = [sum(column) for column in zip(*(map(int, line[1:9]) for line in lines if line[0] in mine), strict=True)]
     user, nice, system, idle, iowait, irq, softirq, steal = (tick / os.sysconf("SC_CLK_TCK") for tick in ticks)
     busy = user + nice + system + irq + softirq + steal
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -7,6 +7,7 @@ a method below; a faster kernel goes to native/isa/.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +90,7 @@ class CpuProgram:
         except RuntimeError as error:  # std::system_error of the thread pool
             raise ResourceError(f"{threads} threads could not be started ({error}); ask for fewer") from error
         self._native: _native.Program | None = native
+        self._process = os.getpid()
         self._outputs = lowering.arena.outputs
         self._names = graph.outputs
         self.info = ProgramInfo("cpu", isa, threads, kv_cache_dtype, num_blocks, native.weight_nbytes)
@@ -96,6 +98,10 @@ class CpuProgram:
     def run(self, batch: Batch) -> StepResult:
         if self._native is None:
             raise ExecutorError("this program is closed; compile the graph again")
+        if os.getpid() != self._process:
+            raise ExecutorError(
+                "this program's threads stayed in the process that was forked; load the model after fork"
+            )
         batch.check(self.info.num_blocks, self._vocab_size, self._max_positions)
         rows = {"T": len(batch.token_ids), "R": len(batch.logit_rows)}
         try:

@@ -1,5 +1,7 @@
 #include "threads.h"
 
+#include <unistd.h>
+
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
@@ -38,7 +40,8 @@ int spins_for(int threads, int cores) { return threads > cores ? 16 : 2000; }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, int cores) : threads_(threads), spins_(spins_for(threads, cores)) {
+ThreadPool::ThreadPool(int threads, int cores)
+    : threads_(threads), spins_(spins_for(threads, cores)), process_(getpid()) {
     try {
         for (int id = 1; id < threads_; id++) workers_.emplace_back([this, id] { worker(id); });
     } catch (...) {  // the system has no more threads to give
@@ -53,7 +56,8 @@ void ThreadPool::stop() {
     stop_ = true;
     epoch_.fetch_add(1);
     epoch_.notify_all();
-    for (std::thread& thread : workers_) thread.join();
+    // A forked child has the handles of its parent's threads and not the threads: joining would wait for ever.
+    for (std::thread& thread : workers_) getpid() == process_ ? thread.join() : thread.detach();
     workers_.clear();
 }
 

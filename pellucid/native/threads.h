@@ -37,6 +37,7 @@ class ThreadPool {
     void stop();
 
     const int threads_, spins_;
+    const long process_;
     Work work_ = nullptr;
     void* context_ = nullptr;
     std::atomic<bool> open_{false}, stop_{false};

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,3 +131,43 @@ def test_what_was_chosen_is_reported() -> None:
     assert program.info.kv_cache_dtype == "float32"  # all weights are
     assert program.info.weight_nbytes > 0
     assert CpuExecutor().threads == available_cores() >= 1
+
+
+def in_a_child(code: str) -> str:
+    """What a fresh Python prints that runs `code` after the imports it needs."""
+    prologue = f"""
+import os, resource, sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from support.graphs import llama_like
+from support.steps import full_forward
+from pellucid.executors.cpu import CpuExecutor
+"""
+    command = [sys.executable, "-c", prologue + textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_threads_that_the_system_refuses_are_an_error() -> None:
+    """Here the address space for a thousand stacks is missing; it must not end the process."""
+    printed = in_a_child("""
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        try:
+            CpuExecutor(threads=1000).compile(llama_like(), 4)
+        except Exception as error:
+            print(type(error).__name__, error)
+    """)
+    assert printed.startswith("ResourceError 1000 threads could not be started")
+
+
+def test_a_forked_child_is_told_and_can_end() -> None:
+    printed = in_a_child("""
+        program = CpuExecutor(threads=2).compile(llama_like(), 4)
+        if os.fork() == 0:
+            try:
+                full_forward(program, [1])
+            except Exception as error:
+                print(type(error).__name__, error, flush=True)
+            program.close()
+            sys.exit(0)
+        assert os.wait()[1] == 0
+    """)
+    assert printed.startswith("ExecutorError this program's threads stayed in the process that was forked")
