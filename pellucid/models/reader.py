@@ -10,6 +10,8 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from pellucid.errors import FormatError, UnsupportedModel
 
 GGUF_KEYS = {
@@ -251,13 +253,16 @@ class ConfigReader:
     def _neutral(self, key: str, allowed: Sequence[object]) -> None:
         self._read.add(key)
         value = self._values.get(key)
-        if value is not None and not any(value == item and _is_bool(value) is _is_bool(item) for item in allowed):
+        if value is not None and not any(_same(value, item) for item in allowed):
             supported = " or ".join(repr(item) for item in allowed)
             raise UnsupportedModel(f"{self._where}: {key} is {_short(value)}, supported: {supported}")
 
 
-def _is_bool(value: object) -> bool:
-    return isinstance(value, bool)
+def _same(value: object, item: object) -> bool:
+    """Equal, and of one kind: True is not 1, and an array of one 0 (which NumPy would call equal) is not 0."""
+    if isinstance(value, np.ndarray):
+        return False
+    return value == item and isinstance(value, bool) is isinstance(item, bool)
 
 
 def _short(value: object) -> str:

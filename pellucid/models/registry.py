@@ -5,6 +5,8 @@ The table of families is closed: no code from a model folder is ever run, whatev
 
 from __future__ import annotations
 
+import reprlib
+
 from pellucid.errors import FormatError, GraphError, UnsupportedModel
 from pellucid.formats.checkpoint import Checkpoint
 from pellucid.graph.builder import GraphBuilder
@@ -55,10 +57,9 @@ def build_model(ckpt: Checkpoint, *, max_model_len: int | None = None) -> tuple[
 
 
 def _config(ckpt: Checkpoint, model: Family) -> ModelConfig:
-    name = ckpt.metadata.get("general.name") or ckpt.metadata.get("_name_or_path")
     return ModelConfig(
         architecture=type(model).__name__.lower(),
-        name=name if isinstance(name, str) else ckpt.path.stem,
+        name=_name(ckpt),
         quantization=quantization_label(ckpt.metadata, ckpt.tensors),
         vocab_size=model.vocab_size,
         hidden_size=model.hidden_size,
@@ -72,13 +73,26 @@ def _config(ckpt: Checkpoint, model: Family) -> ModelConfig:
     )
 
 
+def _name(ckpt: Checkpoint) -> str:
+    """The name that the file gives itself, or the file's own."""
+    for key in ("general.name", "_name_or_path"):
+        name = ckpt.metadata.get(key)
+        if name is not None and not isinstance(name, str):
+            raise FormatError(f"{key} is {reprlib.repr(name)}, expected a string")
+        if name:
+            return name
+    return ckpt.path.stem
+
+
 def _gguf_family(ckpt: Checkpoint) -> type[Family]:
     kind = ckpt.metadata.get("general.type")
+    if kind is not None and not isinstance(kind, str):
+        raise FormatError(f"GGUF metadata: general.type is {reprlib.repr(kind)}, expected a string")
     if kind not in (None, "model"):
-        raise UnsupportedModel(f"this GGUF file holds a {kind!r} (general.type), expected a model")
+        raise UnsupportedModel(f"this GGUF file holds a {kind!r:.100} (general.type), expected a model")
     architecture = ckpt.metadata.get("general.architecture")
     if not isinstance(architecture, str):
-        raise FormatError(f"GGUF metadata: general.architecture is {architecture!r}, expected a string")
+        raise FormatError(f"GGUF metadata: general.architecture is {reprlib.repr(architecture)}, expected a string")
     for family in FAMILIES:
         if family.gguf_architecture == architecture:
             return family
