@@ -22,6 +22,7 @@ MAX_ARRAY_DEPTH = 4
 MAX_NUMBERS = 1 << 24  # in one array
 MAX_STRINGS = 1 << 20  # in all arrays of one file; a 262,144-token vocabulary with merges has 800,000
 MAX_INNER_ARRAYS = 1 << 12  # in one file; rare
+MAX_COPIED_NBYTES = 48 << 20  # of all values of one file; Gemma 3, with a vocabulary of 262,144 tokens, has 7 MB
 
 
 class ValueType(IntEnum):
@@ -73,6 +74,7 @@ class HeaderCursor:
         self.position = 0
         self.file_name = file_name
         self._left = {ValueType.STRING: MAX_STRINGS, ValueType.ARRAY: MAX_INNER_ARRAYS}
+        self._nbytes_left = MAX_COPIED_NBYTES
 
     def error(self, message: str) -> FormatError:
         return FormatError(f"{self.file_name!r}: {message}")
@@ -110,7 +112,7 @@ class HeaderCursor:
         length = self.u64(f"the length of {what}")
         if length > most:
             raise self.error(f"{what} announces {length} bytes of text, the limit is {most}")
-        start = self.skip(length, what)
+        start = self._copy(length, what)
         try:
             return self.buffer[start : start + length].decode()
         except UnicodeDecodeError as error:
@@ -157,13 +159,26 @@ class HeaderCursor:
 
     def _numbers(self, type: ValueType, count: int, what: str) -> Any:
         dtype = np.dtype(_FORMATS[type])
-        start = self.skip(count * dtype.itemsize, what)
+        start = self._copy(count * dtype.itemsize, what)
         numbers = np.frombuffer(self.buffer, dtype, count, start).copy()
         if type is not ValueType.BOOL:
             return numbers
-        if (numbers > 1).any():
+        if numbers.max(initial=0) > 1:
             raise self.error(f"{what} holds the byte {numbers.max()} where a bool is 0 or 1")
-        return numbers.astype(np.bool_)
+        return numbers.view(np.bool_)
+
+    def _copy(self, nbytes: int, what: str) -> int:
+        """As `skip`, for bytes that become a value in memory. A file has so many of them in all."""
+        start = self.skip(nbytes, what)
+        self._spend(nbytes, what)
+        return start
+
+    def _spend(self, nbytes: int, what: str) -> None:
+        self._nbytes_left -= nbytes
+        if self._nbytes_left < 0:
+            raise self.error(
+                f"with {what} the header's values pass {MAX_COPIED_NBYTES} bytes in all; the file is damaged"
+            )
 
     def _objects(self, type: ValueType, min_nbytes: int, what: str) -> int:
         """A count of strings or inner arrays. Each becomes a Python object, so a file has so many of them in all."""
@@ -178,5 +193,7 @@ class HeaderCursor:
             self.position = position
             return self.string(element), self.position
 
-        strings, self.position = read_strings(self.buffer, self.position, count, read_one)
+        strings, self.position = read_strings(
+            self.buffer, self.position, count, read_one, lambda nbytes: self._spend(nbytes, what)
+        )
         return strings

@@ -19,16 +19,22 @@ _BLANKED_LENGTH = "\0" * 8
 
 
 def read_strings(
-    buffer: mmap.mmap, position: int, count: int, read_one: Callable[[int], tuple[str, int]]
+    buffer: mmap.mmap,
+    position: int,
+    count: int,
+    read_one: Callable[[int], tuple[str, int]],
+    spend: Callable[[int], None],
 ) -> tuple[list[str], int]:
     """The `count` strings that start at `position`, and the position after them.
 
-    `read_one(position)` reads and checks one string and returns it with the position after it. It alone raises.
+    `read_one(position)` reads and checks one string and returns it with the position after it.
+    `spend(nbytes)` is told of the bytes that were read in other ways. They alone raise.
     """
     strings: list[str] = []
     while len(strings) < count:
         window = np.frombuffer(buffer, np.uint8)[position : position + WINDOW_NBYTES]
         found, nbytes = _split_window(window, count - len(strings))
+        spend(nbytes)
         strings += found
         window_end = position + max(1, len(window))
         position += nbytes
