@@ -192,10 +192,13 @@ def _fetch_file(repo: str, name: str, commit: str, root: Path, endpoint: str | N
         headers = build_hf_headers()
         if urlsplit(remote.location).netloc != urlsplit(url).netloc:
             headers.pop("authorization", None)  # a storage address is signed; the token is the hub's alone
+        # The lock file stays: whoever waits on a removed one would not keep the next one out.
         with WeakFileLock(blobs / f"{etag}.pellucid-lock"):
-            _stream(http_get, remote.location, headers, part, etag, remote.size, report)
-            part.replace(blobs / etag)
-        (blobs / f"{etag}.pellucid-lock").unlink(missing_ok=True)
+            if (blobs / etag).exists():  # whoever held the lock has fetched it
+                report.add((blobs / etag).stat().st_size)
+            else:
+                _stream(http_get, remote.location, headers, part, etag, remote.size, report)
+                part.replace(blobs / etag)
     else:
         report.add((blobs / etag).stat().st_size)
     return Path(hf_hub_download(repo, name, revision=commit, cache_dir=root, endpoint=endpoint))
