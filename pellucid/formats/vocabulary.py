@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.errors import FormatError
+from pellucid.errors import FormatError, UnsupportedModel
 
 _PREFIX = "tokenizer.ggml."
 _BYTE = 6
@@ -21,7 +21,8 @@ _FLAGS = ("add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix",
 
 
 def check_vocabulary(metadata: Mapping[str, Any]) -> None:
-    """Checks the keys `tokenizer.ggml.*` against each other; a file without them passes. Raises FormatError.
+    """Checks the keys `tokenizer.ggml.*` against each other; a file without them passes. Raises FormatError, and
+    UnsupportedModel for a separator token to be added, which nothing here does.
 
     Scores (float32, finite) and token_type (int32 or uint32, 1 to 6) have one entry for each of the tokens; tokens and
     merges are strings; every `*_token_id` is below the number of tokens; byte tokens read `<0xHH>`.
@@ -83,6 +84,8 @@ def _check_scalars(metadata: Mapping[str, Any], num_tokens: int) -> None:
             raise FormatError(f"{_PREFIX}{name} is {_describe(value)}, expected an integer from 0 to {num_tokens - 1}")
         if name in _FLAGS and not isinstance(value, bool):
             raise FormatError(f"{_PREFIX}{name} is {_describe(value)}, expected a bool")
+    if metadata.get(_PREFIX + "add_sep_token"):
+        raise UnsupportedModel(f"{_PREFIX}add_sep_token is True, supported: False; no text model in use needs it")
 
 
 def _describe(value: Any) -> str:
