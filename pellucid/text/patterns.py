@@ -12,9 +12,10 @@ from pellucid.errors import UnsupportedModel
 
 MAX_PATTERN_CHARS = 4096
 _TOKEN = re.compile(
-    r"\\[pPxu]\{[^}]*\}|\\.|\[(?:\\.|\[:\w+:\]|[^\]\\])*\]|(?P<open>\((?:\?[^:)(]*:?)?)|(?P<close>\))"
-    r"|(?P<repeat>[*+]|\{\d*,\d*\}|\{\d+\})|.",
-    re.DOTALL,
+    r"""\\[pPxu]\{[^}]*\} | (?P<back>\\[1-9kg]) | \\. | \[(?:\\.|\[:\w+:\]|[^\]\\])*\]
+    | \(\?[a-z-]*\) | (?P<open>\((?:\?(?:[a-z-]*:|<?[=!]|>|P?<\w+>))?) | (?P<close>\))
+    | (?P<times>\{\d+\}) | (?P<repeat>[*+]|\{\d*,\d*\}) | (?P<choice>[|?]) | .""",
+    re.DOTALL | re.VERBOSE,
 )
 
 
@@ -27,31 +28,40 @@ def check_patterns(component: Any) -> None:
         for key, value in component.items():
             if key == "Regex" and isinstance(value, str) and not is_safe(value):
                 raise UnsupportedModel(
-                    f"tokenizer.json has the pattern {value[:80]!r}, which repeats a repetition or is longer than "
+                    f"tokenizer.json has the pattern {value[:80]!r}, which repeats a repetition or a choice, refers back to a group or is longer than "
                     f"{MAX_PATTERN_CHARS} characters; some texts would take it forever"
                 )
             check_patterns(value)
 
 
 def is_safe(pattern: str) -> bool:
-    """Whether no group that contains a repetition is repeated itself."""
+    """Whether no group that can match one text in several ways is repeated, and no group is referred back to.
+
+    The first is judged by what a group contains: a repetition (other than a fixed number of times), `|` or `?`. Some
+    harmless patterns are refused with the others; none that a published tokenizer is known to use.
+    """
     if len(pattern) > MAX_PATTERN_CHARS:
         return False
-    outer = [False]  # for each open group: whether it contains a repetition
-    closed_repeats = False  # whether the item just read was a group that does
+    outer = [False]  # for each open group: whether it contains a choice
+    closed_chooses = False  # whether the item just read was a group that does
     for token in _TOKEN.finditer(pattern):
+        if token["back"]:
+            return False
         if token["open"]:
+            if token["open"] == "(" and pattern.startswith("?", token.end()):
+                return False  # a group of a kind that is not known here
             outer.append(False)
-            closed_repeats = False
+            closed_chooses = False
         elif token["close"]:
             if len(outer) == 1:
                 return False
-            closed_repeats = outer.pop()
-            outer[-1] |= closed_repeats
-        elif token["repeat"]:
-            if closed_repeats:
+            closed_chooses = outer.pop()
+            outer[-1] |= closed_chooses
+        elif token["repeat"] or token["times"]:
+            if closed_chooses:
                 return False
-            outer[-1] = True
+            outer[-1] |= token["repeat"] is not None
         else:
-            closed_repeats = False
+            closed_chooses = False
+            outer[-1] |= token["choice"] is not None
     return True

@@ -61,9 +61,10 @@ def read_folder_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     prefix_ids, suffix_ids = added_around(tokenizer.get("post_processor"), len(pieces))
     with rust_errors(FormatError, "tokenizer.json"):
         encoder, next_encoder = encoders(tokenizer, model, added)
+    num_ids = max(len(pieces), _logits_width(checkpoint.metadata))
     ends = [
-        *_end_ids(generation, len(pieces)),
-        *_end_ids(checkpoint.metadata, len(pieces)),
+        *_end_ids("generation_config.json", generation, num_ids),
+        *_end_ids("config.json", checkpoint.metadata, num_ids),
         *([] if eos is None else [eos]),
     ]
     return Vocabulary(
@@ -174,13 +175,22 @@ def _token_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _end_ids(config: Any, count: int) -> list[int]:
+def _logits_width(config: _Json) -> int:
+    """config.json's vocab_size; published models pad it beyond the tokens of tokenizer.json. 0 without one."""
+    width = config.get("vocab_size")
+    return width if isinstance(width, int) else 0
+
+
+def _end_ids(where: str, config: _Json, num_ids: int) -> list[int]:
+    """Every id below `num_ids` that `config` (the file `where`) names as an end, as a model may yield any of them."""
     ends = config.get("eos_token_id")
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     for end in ends:
-        if not is_token_id(end):
-            raise FormatError(f"eos_token_id is {end!r:.40}, expected an id or a list of ids")
-    return [end for end in ends if end < count]
+        if not is_token_id(end) or end >= num_ids:
+            raise FormatError(
+                f"{where}: eos_token_id is {end!r:.40}, expected an id from 0 to {num_ids - 1} or a list of ids"
+            )
+    return ends
 
 
 def _template(checkpoint: Checkpoint, config: _Json) -> str | None:

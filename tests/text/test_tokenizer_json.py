@@ -333,14 +333,23 @@ def test_every_way_of_removing_or_replacing_a_part_is_survived(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(a+)+", "(a*)*$", "(?:a+)*", "((a+))+", "(a|b+)*", "(?:(a{2,})b)+", "a)", "x" * 5000]
+    "pattern",
+    [
+        *("(a+)+", "(a*)*$", "(?:a+)*", "((a+))+", "(a|b+)*", "(?:(a{2,})b)+", "(?<n>a+)+", "(?>a+)+", "((?=a+)b)+"),
+        *("(?:a|a)*b", "(?i:a|b){2,}", "((a|ab))*", "(a?){30}a{30}", "(a?b)*", "(a{1,2}){30}"),
+        *(r"(a)\1+", r"(?<n>a)\k<n>", r"(a)\g<1>", "(?(1)a|b)", "(?~a)", "(?#a)", "a)", "x" * 5000),
+    ],
 )
 def test_patterns_that_may_take_forever_are_not_safe(pattern):
     assert not is_safe(pattern)
 
 
 @pytest.mark.parametrize(
-    "pattern", [GPT4, "[(+]+", r"\(+\)+", "(ab)+", "(a?b)*", "a++", "[^)+*]*x", r"(?i:'s|'t)?\p{L}+"]
+    "pattern",
+    [
+        *(GPT4, "[(+]+", r"\(+\)+", "(ab)+", "a++", "[^)+*]*x", r"(?i:'s|'t)?\p{L}+", r"[\1]+", "(?i)(?:ab)+"),
+        r"\p{N}+|(?=(\d{3})+(?!\d))",
+    ],
 )
 def test_other_patterns_are(pattern):
     assert is_safe(pattern)
