@@ -29,11 +29,10 @@ def truncate(graph: Graph, layers: int) -> Graph:
         if node.layer is None or node.layer < layers
     ]
     names = {node.name for node in nodes}
-    outputs = {name: kept if value == last else value for name, value in graph.outputs.items()}
     for name, value in graph.outputs.items():
         if value.name not in names:
             raise GraphError(f"truncate: output {name} lies in a layer after the first {layers}; do not tap it")
-    return Graph(tuple(nodes), outputs)
+    return Graph(tuple(nodes), graph.outputs)
 
 
 def _crossing(graph: Graph, layer: int) -> Value:
