@@ -12,6 +12,8 @@ from typing import Self
 from pellucid.errors import InvalidParameter
 from pellucid.fields import integer, refuse_unknown, show
 
+MAX_THREADS = 1024
+
 PLANNED = frozenset({
     "tokenizer", "dtype", "quantization", "tensor_parallel_size", "pipeline_parallel_size",
     "data_parallel_size", "enable_prefix_caching", "enable_lora", "max_loras", "adapters", "speculative_config",
@@ -66,7 +68,7 @@ class EngineConfig:
             raise InvalidParameter("isa", f"expected the name of an instruction set or None, got {show(self.isa)}")
         if self.chat_template is not None and not isinstance(self.chat_template, str | Path):
             raise InvalidParameter("chat_template", f"expected Jinja text or a path, got {show(self.chat_template)}")
-        for name, high in (("max_model_len", 2**30), ("threads", 4096), ("prefill_chunk", 2**20)):
+        for name, high in (("max_model_len", 2**30), ("threads", MAX_THREADS), ("prefill_chunk", 2**20)):
             if getattr(self, name) is not None:
                 self._set(name, integer(name, getattr(self, name), 1, high))
         if self.seed is not None:

@@ -12,6 +12,7 @@ from pellucid.config import EngineConfig
 from pellucid.errors import InvalidParameter, ResourceError
 from pellucid.executors import get_executor
 from pellucid.executors.base import BLOCK_SIZE, Program
+from pellucid.executors.cgroup import cgroup_folders
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.formats.source import resolve
 from pellucid.graph.passes.fuse import fuse
@@ -60,6 +61,10 @@ def load_model(config: EngineConfig) -> LoadedModel:
         max_model_len, num_blocks = size_kv_cache(
             config, model.context_length, executor.kv_block_nbytes(graph), max(0, available)
         )
+        if config.max_model_len is None and max_model_len < model.context_length:
+            # Built as if this length had been asked for, so that asking for it (a receipt does) repeats the answers.
+            model, graph = build_model(checkpoint, max_model_len=max_model_len)
+            graph = fuse(graph)
         program = executor.compile(graph, num_blocks)
     return LoadedModel(path, model, program, tokenizer, max_model_len, template)
 
@@ -91,19 +96,31 @@ def size_kv_cache(config: EngineConfig, context_length: int, block_nbytes: int, 
     return wanted, min(affordable, blocks_per_sequence * config.max_num_seqs)
 
 
-def available_memory() -> int:
-    """Bytes this process could still take: the machine's, or what its control group leaves if that is less."""
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes this process could still take: the machine's, or what its control groups leave if that is less.
+
+    `root` is the file system's, where Linux's /proc and /sys are looked for.
+    """
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
+    meminfo = root / "proc/meminfo"
     if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    group = Path("/sys/fs/cgroup")
+        free = _fields(meminfo)["MemAvailable:"] * 1024
+    return min([free, *(left for group in cgroup_folders(root=root) if (left := _left_in(group)) is not None)])
+
+
+def _left_in(group: Path) -> int | None:
+    """Bytes that a control group may still take, or None without a limit."""
     try:
-        limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text().strip()
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        reclaimable = _fields(group / "memory.stat").get("inactive_file", 0)  # file pages the kernel drops first
     except OSError:
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - int(used)))
+        return None
+    return None if limit == "max" else max(0, int(limit) - max(0, used - reclaimable))
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The first number after each name of a file with one name a line."""
+    return {words[0]: int(words[1]) for line in path.read_text().splitlines() if len(words := line.split()) > 1}
 
 
 def _read_template(given: str | Path, tokenizer: Tokenizer) -> ChatTemplate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,18 @@ SPECIAL = ["<|im_start|>", "<|im_end|>"]
 HIDDEN, HEADS, FEED_FORWARD = 32, 2, 64
 
 
-def write_tiny_model(path: Path, *, template: str | None = CHATML, context: int = 256, **metadata: object) -> Path:
-    """Write the model to `path`, a .gguf file; returns the path. `template` None makes it a base model."""
+def write_tiny_model(
+    path: Path,
+    *,
+    template: str | None = CHATML,
+    context: int = 256,
+    tensors: Mapping[str, tuple[QuantType, tuple[int, ...], bytes | np.ndarray]] | None = None,
+    **metadata: object,
+) -> Path:
+    """Write the model to `path`, a .gguf file; returns the path. `template` None makes it a base model.
+
+    `tensors` replace its own, or are added to them.
+    """
     tokens = [*_byte_characters(), "ab", *SPECIAL]  # a vocabulary with no merge at all is not sound
     facts: dict[str, object] = {
         "general.architecture": "llama",
@@ -45,15 +56,16 @@ def write_tiny_model(path: Path, *, template: str | None = CHATML, context: int 
     shapes |= {f"blk.0.attn_{part}.weight": (HIDDEN, HIDDEN) for part in ("q", "k", "v", "output")}
     shapes |= {f"blk.0.ffn_{part}.weight": (FEED_FORWARD, HIDDEN) for part in ("gate", "up")}
     shapes["blk.0.ffn_down.weight"] = (HIDDEN, FEED_FORWARD)
-    tensors = {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
-    tensors |= {
+    arrays = {name: random.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays |= {
         name: np.ones(HIDDEN, np.float32)
         for name in ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
     }
-    tensors["output.weight"][tokens.index("<|im_end|>")] = (
+    arrays["output.weight"][tokens.index("<|im_end|>")] = (
         0  # a logit of 0 is never the largest: greedy answers are endless
     )
-    write_gguf(path, facts, {name: (QuantType.F32, array.shape, array) for name, array in tensors.items()})
+    own = {name: (QuantType.F32, array.shape, array) for name, array in arrays.items()}
+    write_gguf(path, facts, {**own, **(tensors or {})})
     return path
 
 
