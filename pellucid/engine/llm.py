@@ -86,7 +86,10 @@ class LLM:
         return self._run(rendered, params)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[StreamChunk]:
-        """Answer one prompt piece by piece. Leaving the loop early ends the request."""
+        """Answer one prompt piece by piece. The first piece asked for queues it; leaving the loop early ends it.
+
+        Raises InvalidRequest at once when it cannot be served.
+        """
         return self._stream(self._prompt(prompt), params)
 
     def stream_chat(
@@ -146,6 +149,23 @@ class LLM:
         self, prompts: list[_EncodedPrompt], params: SamplingParams | Sequence[SamplingParams] | None
     ) -> list[tuple[str | None, list[Request]]]:
         """Queue every prompt, or none of them."""
+        each = self._params_of(prompts, params)
+        with self._lock:
+            self._require_open()
+            added: list[tuple[str | None, list[Request]]] = []
+            try:
+                for (text, ids), p in zip(prompts, each, strict=True):
+                    added.append((text, self._engine.add_request(ids, p)))
+            except BaseException:
+                self._engine.abort(r for _, requests in added for r in requests)
+                raise
+        return added
+
+    @staticmethod
+    def _params_of(
+        prompts: list[_EncodedPrompt], params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> Sequence[SamplingParams]:
+        """One for each prompt."""
         if params is None or isinstance(params, SamplingParams):
             params = [params or SamplingParams()] * len(prompts)
         for p in params:
@@ -155,16 +175,7 @@ class LLM:
             raise InvalidParameter(
                 "params", f"got {len(params)} for {len(prompts)} prompts; give one for all or one for each"
             )
-        with self._lock:
-            self._require_open()
-            added: list[tuple[str | None, list[Request]]] = []
-            try:
-                for (text, ids), p in zip(prompts, params, strict=True):
-                    added.append((text, self._engine.add_request(ids, p)))
-            except BaseException:
-                self._engine.abort(r for _, requests in added for r in requests)
-                raise
-        return added
+        return params
 
     def _run(
         self, prompts: list[_EncodedPrompt], params: SamplingParams | Sequence[SamplingParams] | None
@@ -179,11 +190,16 @@ class LLM:
         return [build_result(self._model, text, requests) for text, requests in added]
 
     def _stream(self, prompt: _EncodedPrompt, params: SamplingParams | None) -> Iterator[StreamChunk]:
-        # Queued here and not in the generator, so that a request that cannot be served fails at the call.
-        [(text, requests)] = self._add([prompt], params)
-        return self._chunks(text, requests)
+        # Checked here, so that a request that cannot be served fails at the call; queued by the first next(), so that a
+        # stream nobody reads leaves nothing behind: a generator that never began runs no `finally`.
+        [checked] = self._params_of([prompt], params)
+        with self._lock:
+            self._require_open()
+            self._engine.validate(prompt[1], checked)
+        return self._chunks(prompt, checked)
 
-    def _chunks(self, text: str | None, requests: list[Request]) -> Iterator[StreamChunk]:
+    def _chunks(self, prompt: _EncodedPrompt, params: SamplingParams) -> Iterator[StreamChunk]:
+        [(text, requests)] = self._add([prompt], params)
         streams = [AnswerStream(request) for request in requests]
         try:
             while unfinished := [s for s in streams if not s.ended]:

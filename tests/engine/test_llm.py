@@ -140,6 +140,17 @@ def test_leaving_a_stream_ends_its_request(llm: LLM) -> None:
     llm._engine.cache.check(idle=True)
 
 
+def test_a_stream_nobody_reads_leaves_nothing_behind(llm: LLM) -> None:
+    for chat in (False, True):
+        dropped = llm.stream_chat(HELLO, GREEDY) if chat else llm.stream("Hello", GREEDY)
+        del dropped
+        closed = llm.stream_chat(HELLO, GREEDY) if chat else llm.stream("Hello", GREEDY)
+        closed.close()  # type: ignore[attr-defined]
+        assert list(closed) == []
+        assert not llm._engine.has_unfinished
+    llm._engine.cache.check(idle=True)
+
+
 def test_streams_and_batches_can_be_interleaved(llm: LLM) -> None:
     params = SamplingParams(seed=1, max_tokens=12, temperature=2, ignore_eos=True)
     expected = [r.text for r in llm.generate(["one", "two", "three"], params)]
