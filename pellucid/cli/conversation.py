@@ -22,7 +22,7 @@ ROLES = ("system", "user", "assistant")
 
 class Conversation:
     """Alternating user and assistant messages after an optional system message. Every question is answered in full view
-    of all of them; a question that fails leaves the conversation as it was."""
+    of all of them; a question that fails, by Ctrl-C or whatever else, leaves the conversation as it was."""
 
     def __init__(self, llm: LLM, params: SamplingParams, system: str | None = None) -> None:
         self.llm = llm
@@ -34,13 +34,11 @@ class Conversation:
 
     def ask(self, text: str, stopped: Callable[[], bool] = lambda: False) -> Iterator[str]:
         """The answer to `text`, piece by piece; between pieces `stopped()` may end it, and what was said is kept."""
-        before = list(self.messages)
-        self.messages.append({"role": "user", "content": text})
+        asked = [*self.messages, {"role": "user", "content": text}]
         said: list[str] = []
         self.last = None
         try:
-            chunks = self.llm.stream_chat(self.messages, self.params)
-            for chunk in chunks:
+            for chunk in self.llm.stream_chat(asked, self.params):
                 if chunk.text:
                     said.append(chunk.text)
                     yield chunk.text
@@ -50,15 +48,9 @@ class Conversation:
                 if stopped():
                     break
         except ContextLengthExceeded as error:
-            self.messages = before
             raise ContextLengthExceeded(f"{error}. /clear starts over.") from error
-        except PellucidError:
-            self.messages = before
-            raise
         if said:
-            self.messages.append({"role": "assistant", "content": "".join(said)})
-        else:
-            self.messages = before
+            self.messages = [*asked, {"role": "assistant", "content": "".join(said)}]
 
     def take_back(self) -> str:
         """Remove the last question and its answer; returns the question. The next answer uses another seed."""

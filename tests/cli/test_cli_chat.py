@@ -13,12 +13,13 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import COMMAND, Pellucid
 from support.tiny_model import write_tiny_model
 
-from pellucid import LLM, SamplingParams
+from pellucid import LLM, SamplingParams, StreamChunk
 from pellucid.cli.conversation import Conversation
 from pellucid.errors import ContextLengthExceeded, InvalidParameter, InvalidRequest
 
@@ -60,6 +61,34 @@ def test_a_question_that_fails_leaves_the_conversation_as_it_was(llm: LLM) -> No
     with pytest.raises(ContextLengthExceeded, match=r"/clear starts over"):
         say(conversation, "x" * 300)
     assert conversation.messages == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, MemoryError])
+@pytest.mark.parametrize("when", ["before", "within", "outside"])
+def test_no_failure_leaves_a_question_without_an_answer(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], when: str
+) -> None:
+    conversation = Conversation(llm, GREEDY, system="be brief")
+    say(conversation, "one")
+    before = list(conversation.messages)
+    stream_chat = llm.stream_chat
+
+    def failing(*given: Any) -> Iterator[StreamChunk]:
+        if when == "within":
+            yield next(stream_chat(*given))
+        raise error
+
+    def ask() -> None:
+        for _ in conversation.ask("two"):
+            raise error  # from whoever writes the answer out
+
+    if when != "outside":
+        monkeypatch.setattr(llm, "stream_chat", failing)
+    with pytest.raises(error):
+        ask()
+    assert conversation.messages == before
+    monkeypatch.undo()
+    assert say(conversation, "three")
 
 
 def test_a_stopped_answer_is_kept_as_far_as_it_came(llm: LLM) -> None:
