@@ -28,8 +28,8 @@ def check_patterns(component: Any) -> None:
         for key, value in component.items():
             if key == "Regex" and isinstance(value, str) and not is_safe(value):
                 raise UnsupportedModel(
-                    f"tokenizer.json has the pattern {value[:80]!r}, which repeats a repetition or a choice, refers back to a group or is longer than "
-                    f"{MAX_PATTERN_CHARS} characters; some texts would take it forever"
+                    f"tokenizer.json has the pattern {value[:80]!r}, which repeats a repetition or choice, refers "
+                    f"back to a group or is longer than {MAX_PATTERN_CHARS} characters; some texts would take forever"
                 )
             check_patterns(value)
 

@@ -189,6 +189,27 @@ def test_two_gibibytes_do_not_help_a_liar(tmp_path: Path) -> None:
         assert_refused(path, FormatError, match)
 
 
+@pytest.mark.parametrize("number", [0, 7, 12])
+def test_many_arrays_that_are_small_enough_alone(tmp_path: Path, number: int) -> None:
+    """Sixty-four arrays of 4 MiB, one key after another in a sparse file."""
+    nbytes, path = 4 << 20, tmp_path / "hostile.gguf"
+    count = nbytes // (8 if number == 12 else 1)
+    with path.open("wb") as file:
+        file.write(header(num_keys=64, rest=b""))
+        for index in range(64):
+            file.write(string(f"k{index}") + struct.pack("<IIQ", ARRAY, number, count))
+            file.seek(nbytes, 1)
+        file.write(b"\0" * 64)
+    assert_refused(path, FormatError, "the header's values pass 50331648 bytes in all")
+
+
+def test_many_long_texts(tmp_path: Path) -> None:
+    text, path = string("x" * 250) * 4096, tmp_path / "hostile.gguf"
+    arrays = [string(f"k{i}") + struct.pack("<IIQ", ARRAY, STRING, 4096) + text for i in range(64)]
+    path.write_bytes(header(num_keys=64, rest=b"".join(arrays)))
+    assert_refused(path, FormatError, "the header's values pass 50331648 bytes in all")
+
+
 def small_file() -> bytes:
     """A sound file with every kind of value and three tensors, for cutting and flipping."""
     metadata = {

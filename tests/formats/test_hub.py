@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,19 @@ def test_a_second_fetch_moves_no_bytes(server: FakeHub, tmp_path: Path) -> None:
     server.requests.clear()
     fetch(server, "org/folder", tmp_path)
     assert [method for method, path, _ in server.requests if "/resolve/" in path and method == "GET"] == []
+
+
+def test_who_waited_for_another_download_uses_it(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def another_was_faster(lock: Path) -> Iterator[None]:
+        lock.with_name(lock.name.removesuffix(".pellucid-lock")).write_bytes(GGUF)
+        yield
+
+    monkeypatch.setattr("huggingface_hub.utils.WeakFileLock", another_was_faster)
+    assert fetch(server, "org/one", tmp_path).path.read_bytes() == GGUF
+    assert server.gets("model.gguf") == []
 
 
 def test_damaged_bytes_are_not_kept(server: FakeHub, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.gguf_writer import ARRAY, F32, STRING, U32, Array, gguf_bytes
 from support.hostile import assert_refused
 
-from pellucid.errors import FormatError
+from pellucid.errors import FormatError, UnsupportedModel
 from pellucid.formats.checkpoint import open_checkpoint
 
 VOCABULARY: dict[str, Any] = {
@@ -57,3 +57,11 @@ def test_a_vocabulary_that_contradicts_itself(tmp_path: Path, key: str, value: A
     open_checkpoint(path).close()
     path.write_bytes(gguf_bytes(VOCABULARY | {f"tokenizer.ggml.{key}": value}, {}))
     assert_refused(path, FormatError, match)
+
+
+def test_a_separator_to_be_added(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(gguf_bytes(VOCABULARY | {"tokenizer.ggml.add_sep_token": False}, {}))
+    open_checkpoint(path).close()
+    path.write_bytes(gguf_bytes(VOCABULARY | {"tokenizer.ggml.add_sep_token": True}, {}))
+    assert_refused(path, UnsupportedModel, "add_sep_token is True, supported: False")

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import tokenizers
+from support.hostile import assert_refused
 from text_vocabularies import BYTES, CHATML, MERGES, Folder
 
 from pellucid.errors import FormatError, ModelNotFound, PellucidError, UnsupportedModel
 from pellucid.text.patterns import is_safe
+from pellucid.text.pretokenizers import pre_tokenizer_kind
 from pellucid.text.tokenizer import Tokenizer
 
 GPT4 = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -272,6 +274,40 @@ HOSTILE = {
     ),
 }  # fmt: skip
 
+REASONS = {
+    "empty": "'tokenizer.json' is empty",
+    "not JSON": "is not valid JSON",
+    "a list": "holds a JSON list, expected an object",
+    "not UTF-8 text": "is not valid JSON",
+    "deep": "nests more than 32 levels deep",
+    "deep object": "nests more than 32 levels deep",
+    "no model": "has no model object",
+    "a model that is a string": "has no model object",
+    "no vocab": "needs a vocab object and a merges list",
+    "empty vocab": "has no tokens",
+    "an id that is a string": "vocab has a value that is not an id from 0 to",
+    "a negative id": "vocab has a value that is not an id from 0 to",
+    "an id of 2^60": "vocab has a value that is not an id from 0 to",
+    "an id of 2^31": "vocab has a value that is not an id from 0 to",
+    "an id that is true": "vocab has a value that is not an id from 0 to",
+    "two tokens with one id": "gives the id 0 to two tokens, 'a' and 'b'",
+    "merges of unknown pieces": "Token `nope` out of vocabulary",
+    "merges of one piece": "has a merge that is not two pieces",
+    "merges of numbers": "the tokenizers library refused it: .*Merges",
+    "merges that are numbers": "the tokenizers library refused it: 'int' object is not iterable",
+    "an unknown token there is none of": "the tokenizers library refused it: 'int' object",
+    "added tokens that are strings": "has the added token a, expected an object with content and id",
+    "an added token without text": "has the added token .* expected text and true or false flags",
+    "an added token with two ids": "gives the token 'a' two ids",
+    "flags that are numbers": "has the added token .* expected text and true or false flags",
+    "a normalizer there is none of": "the tokenizers library refused it: .*Normalizer",
+    "a charsmap that panics": "the tokenizers library refused it: .*Cannot parse precompiled_charsmap",
+    "a charsmap that is short": "the tokenizers library refused it: .*Cannot parse precompiled_charsmap",
+    "a pattern that is not one": "unmatched parenthesis",
+    "a post-processor adding an id there is none of": "post-processor adds the id 1000000000, which no token has",
+    "a post-processor without its tokens": "TemplateProcessing is not complete",
+}
+
 UNSUPPORTED = {
     "Unigram": changed(model__type="Unigram"),
     "WordPiece": changed(model__type="WordPiece"),
@@ -287,8 +323,8 @@ UNSUPPORTED = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files_are_refused(tmp_path, name):
-    with pytest.raises(FormatError):
-        load(tmp_path, HOSTILE[name])
+    Folder(tmp_path, tokenizer__json=HOSTILE[name])
+    assert_refused(tmp_path, FormatError, REASONS[name], lambda path: Tokenizer.from_checkpoint(Folder(path)))
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
@@ -301,6 +337,24 @@ def test_what_is_not_supported_is_named(tmp_path, name):
 def test_hostile_end_ids_are_refused(tmp_path, ends):
     with pytest.raises(FormatError, match="eos_token_id"):
         load(tmp_path, byte_level(), generation_config__json={"eos_token_id": ends})
+
+
+@pytest.mark.parametrize(
+    "files", [{"config": {"eos_token_id": 10**6}}, {"generation_config__json": {"eos_token_id": [300]}}]
+)
+def test_end_ids_beyond_the_vocabulary_are_refused(tmp_path, files):
+    with pytest.raises(FormatError, match=r"config\.json: eos_token_id is .*, expected an id from 0 to 272"):
+        load(tmp_path, byte_level(), **files)
+
+
+def test_end_ids_may_lie_in_the_padding_of_the_logits(tmp_path):
+    config = {"vocab_size": 320, "eos_token_id": 319}
+    assert 319 in load(tmp_path, byte_level(), config).eos_token_ids
+
+
+@pytest.mark.parametrize("kind", ["llama-bpe", "qwen2", "tekken"])
+def test_published_patterns_are_safe(kind):
+    assert is_safe(pre_tokenizer_kind(kind).pattern)
 
 
 def test_every_way_of_removing_or_replacing_a_part_is_survived(tmp_path):
