@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.invariance import Answer, Ask, answers, compiled, differences, forty, quantised_graph
+from support.invariance import Answer, Ask, answer, answers, compiled, differences, forty, quantised_graph, served
 
 from pellucid.executors.base import Batch, Program, StepResult
 from pellucid.executors.cpu import CpuExecutor, available_isas
@@ -55,6 +55,21 @@ def test_quantised_model(isa: str, threads: int) -> None:
         changed = differences(alone(isa), answers(program, forty(), together=together, chunk=chunk))
         assert changed == [], f"answers changed with {together} together, chunks of {chunk}, {threads} threads on {isa}"
     program.close()
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_preempted_requests_get_the_same_answers(isa: str) -> None:
+    """Too few KV blocks for all: requests lose theirs on the way and are computed again, in other company."""
+    asks = forty(max_tokens=24)
+    plenty = compiled(CpuExecutor(threads=1, isa=isa), quantised_graph())
+    expected = served(plenty, asks, together=40)
+    plenty.close()
+    scarce = compiled(CpuExecutor(threads=2, isa=isa), quantised_graph(), sequences=2)
+    found = served(scarce, asks, together=40)
+    scarce.close()
+    assert sum(r.num_preemptions for r in expected) == 0
+    assert sum(r.num_preemptions for r in found) > 5
+    assert differences([answer(r) for r in expected], [answer(r) for r in found]) == []
 
 
 def test_the_answers_are_those_of_the_model() -> None:

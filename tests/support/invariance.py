@@ -12,6 +12,7 @@ from support.fake_model import ByteTokenizer
 
 from pellucid.config import EngineConfig
 from pellucid.engine.engine import Engine
+from pellucid.engine.request import Request
 from pellucid.executors.base import BLOCK_SIZE, Executor, Program
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
@@ -22,7 +23,7 @@ from pellucid.graph.weights import from_array
 from pellucid.sampling import SamplingParams
 
 VOCAB_SIZE = 260
-MAX_MODEL_LEN = 96
+MAX_MODEL_LEN = 224
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def forty(vocab_size: int = VOCAB_SIZE, *, max_tokens: int = 6) -> list[Ask]:
     ]
     asks = []
     for i in range(40):
-        length = [1, 2, 15, 16, 17, 33, 40, 64, 70][i % 9]
+        length = [1, 2, 15, 16, 17, 33, 40, 64, 70, 130, 200][i % 11]  # attention adds keys up in chunks of 64
         params = {**kinds[i % len(kinds)], "seed": i, "max_tokens": max_tokens, "ignore_eos": True, "logprobs": 3}
         if i % 4 == 0:
             params["prompt_logprobs"] = 1
@@ -55,10 +56,10 @@ Answer = tuple[list[int], Any, Any]
 """Token ids, logprobs, prompt_logprobs."""
 
 
-def answers(
+def served(
     program: Program, asks: Sequence[Ask], *, together: int, chunk: int | None = None, vocab_size: int = VOCAB_SIZE
-) -> list[Answer]:
-    """The answers when `together` of the requests run at once and prompts are computed `chunk` tokens a step."""
+) -> list[Request]:
+    """The finished requests when `together` of them run at once and prompts are computed `chunk` tokens a step."""
     config = EngineConfig(
         model="test", max_num_seqs=together, max_num_batched_tokens=max(together, 256), prefill_chunk=chunk
     )
@@ -67,7 +68,18 @@ def answers(
     while engine.has_unfinished:
         engine.step()
     assert not any(r.error for r in requests), [r.error for r in requests]
-    return [(r.token_ids, r.logprobs, r.prompt_logprobs) for r in requests]
+    return requests
+
+
+def answer(request: Request) -> Answer:
+    return request.token_ids, request.logprobs, request.prompt_logprobs
+
+
+def answers(
+    program: Program, asks: Sequence[Ask], *, together: int, chunk: int | None = None, vocab_size: int = VOCAB_SIZE
+) -> list[Answer]:
+    """What `served` requests got."""
+    return [answer(r) for r in served(program, asks, together=together, chunk=chunk, vocab_size=vocab_size)]
 
 
 def differences(expected: Sequence[Answer], found: Sequence[Answer]) -> list[int]:
