@@ -57,19 +57,19 @@ def main(args: argparse.Namespace) -> None:
             )
         for line in _typed_lines(args.colour) if interactive else _piped_lines():
             try:
-                if not _act(conversation, line):
+                if not _act(conversation, line, args.colour):
                     break
             except PellucidError as error:
                 if not interactive:
                     raise
-                terminal.fail(str(error))
+                terminal.fail(str(error), args.colour)
             except KeyboardInterrupt:  # a second Ctrl-C, or one in the moment before an answer begins
                 if not interactive:
                     raise
                 terminal.note("[stopped]", args.colour)
 
 
-def _act(conversation: Conversation, line: str) -> bool:
+def _act(conversation: Conversation, line: str, colour: bool | None) -> bool:
     """Carry out one line, a question or a /command; False when it asks to leave."""
     command, _, rest = line.strip().partition(" ")
     rest = rest.strip()
@@ -80,33 +80,33 @@ def _act(conversation: Conversation, line: str) -> bool:
             return False
         case "/help":
             for usage, meaning in HELP.items():
-                terminal.note(f"{usage:<14} {meaning}")
+                terminal.note(f"{usage:<14} {meaning}", colour)
         case "/clear":
             conversation.clear()
-            terminal.note("The conversation is forgotten.")
+            terminal.note("The conversation is forgotten.", colour)
         case "/system" if rest:
             conversation.set_system(rest)
-            terminal.note("The system message is set.")
+            terminal.note("The system message is set.", colour)
         case "/system":
-            terminal.note(conversation.system or "There is no system message.")
+            terminal.note(conversation.system or "There is no system message.", colour)
         case "/regen":
-            _answer(conversation, conversation.take_back())
+            _answer(conversation, conversation.take_back(), colour)
         case "/save":
             conversation.save(_path(rest, "save"))
-            terminal.note(f"Saved to {rest}.")
+            terminal.note(f"Saved to {rest}.", colour)
         case "/load":
             conversation.load(_path(rest, "load"))
-            terminal.note(f"Loaded {len(conversation.messages)} messages.")
+            terminal.note(f"Loaded {len(conversation.messages)} messages.", colour)
         case "/stats":
-            terminal.note(conversation.stats())
+            terminal.note(conversation.stats(), colour)
         case _ if command.startswith("/") and command[1:].isalpha():
             raise InvalidParameter("command", f"there is no {command}; /help lists the commands")
         case _:
-            _answer(conversation, line)
+            _answer(conversation, line, colour)
     return True
 
 
-def _answer(conversation: Conversation, text: str) -> None:
+def _answer(conversation: Conversation, text: str, colour: bool | None) -> None:
     """Stream the answer to stdout; Ctrl-C ends it there."""
     on_terminal = terminal.is_terminal(sys.stdout)
     with terminal.Interruption() as stop, terminal.keys_unseen():
@@ -116,7 +116,7 @@ def _answer(conversation: Conversation, text: str) -> None:
     sys.stdout.write("\n")
     sys.stdout.flush()
     if stop:
-        terminal.note("[stopped]")
+        terminal.note("[stopped]", colour)
 
 
 def _path(text: str, command: str) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pellucid.cli import options, terminal
-from pellucid.errors import UnsupportedModel
+from pellucid.errors import InvalidParameter, UnsupportedModel
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,8 @@ def main(args: argparse.Namespace) -> None:
 
     Only headers are read, so this is quick for a file of any size.
     """
+    if args.fused and not args.graph:
+        raise InvalidParameter("fused", "--fused says which graph to print, and nothing prints one; add --graph")
     from pellucid.formats.source import resolve
     from pellucid.tools.inspect import inspect_model
 

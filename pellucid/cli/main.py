@@ -86,10 +86,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ? and goes on
-    debug = False
+    debug, colour = False, None
     try:
         args = parse(sys.argv[1:])
-        debug = args.debug
+        debug, colour = args.debug, getattr(args, "colour", None)
         logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
         args.main(args)
         sys.stdout.flush()
@@ -104,5 +104,5 @@ def main() -> None:
             raise
         ours = isinstance(error, PellucidError)
         blame = "" if ours else f"{type(error).__name__}, a fault of ours (--debug shows where): "
-        terminal.fail(f"{blame}{error}")
+        terminal.fail(f"{blame}{error}", colour)
         sys.exit(2 if isinstance(error, InvalidRequest) else 1)

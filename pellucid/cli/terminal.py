@@ -54,9 +54,9 @@ def note(text: str, asked: bool | None = None) -> None:
     print(dim(safe(text), sys.stderr, asked), file=sys.stderr, flush=True)
 
 
-def fail(message: str) -> None:
+def fail(message: str, asked: bool | None = None) -> None:
     """One clear message on stderr."""
-    word = "\x1b[1;31merror:\x1b[0m" if use_colour(sys.stderr, None) else "error:"
+    word = "\x1b[1;31merror:\x1b[0m" if use_colour(sys.stderr, asked) else "error:"
     print(word, safe(message), file=sys.stderr, flush=True)
 
 

@@ -171,6 +171,31 @@ def test_piped_lines_are_answered_one_by_one(pellucid: Pellucid, tiny: Path, tmp
     assert "tokens" not in done.stdout
 
 
+@pytest.mark.parametrize("asked", ["--color", "--no-color"])
+def test_all_that_is_not_the_answer_is_coloured_as_asked(pellucid: Pellucid, tiny: Path, asked: str) -> None:
+    lines = "/help\n/stats\n/system x\n/system\n/clear\n/regen\n"
+    done = pellucid("chat", tiny, asked, stdin=lines)
+    assert done.returncode == 2
+    told = done.stderr.splitlines()
+    assert len(told) == 13
+    coloured = [line.startswith("\x1b[") for line in told]
+    assert coloured == [asked == "--color"] * len(told)
+
+
+def test_no_color_holds_on_a_terminal(tiny: Path, environment: dict[str, str]) -> None:
+    person = Person(["chat", str(tiny), "--no-color"], environment)
+    person.wait_for(PROMPT)
+    for line in ("/stats", "/nonsense"):
+        person.type(f"{line}\r")
+        person.wait_for(PROMPT)
+    person.type("/exit\r")
+    person.process.wait(30)
+    assert "no complete answer yet" in person.screen
+    assert "error: command: there is no /nonsense" in person.screen
+    assert "\x1b[2m" not in person.screen
+    assert "\x1b[1;31m" not in person.screen
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

@@ -44,6 +44,12 @@ def test_inspect_dumps_the_graph_and_the_fused_one(pellucid: Pellucid, tiny: Pat
     assert len(fused.splitlines()) < len(plain.splitlines())
 
 
+def test_fused_without_graph_is_wrong_use(pellucid: Pellucid, tiny: Path) -> None:
+    done = pellucid("inspect", tiny, "--fused")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--graph" in done.stderr
+
+
 def test_inspect_as_json_is_whole(pellucid: Pellucid, tiny: Path) -> None:
     found = json.loads(pellucid("inspect", tiny, "--json", "--graph").stdout)
     assert len(found["metadata"]["tokenizer.ggml.tokens"]) == 259

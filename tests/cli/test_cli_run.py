@@ -149,3 +149,10 @@ def test_help_and_version(pellucid: Pellucid) -> None:
         assert f"\n    {command} " in overview
         assert pellucid(command, "--help").stdout.startswith(f"usage: pellucid {command} ")
     assert pellucid().stdout == overview
+
+
+@pytest.mark.parametrize(("asked", "start"), [("--color", "\x1b[1;31merror:"), ("--no-color", "error:")])
+def test_an_error_is_coloured_as_asked(pellucid: Pellucid, tiny: Path, asked: str, start: str) -> None:
+    done = pellucid("run", tiny, "hi", "-n", "0", asked)
+    assert done.returncode == 2
+    assert done.stderr.startswith(start)
