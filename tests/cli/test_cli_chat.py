@@ -184,16 +184,15 @@ def test_all_that_is_not_the_answer_is_coloured_as_asked(pellucid: Pellucid, tin
 
 def test_no_color_holds_on_a_terminal(tiny: Path, environment: dict[str, str]) -> None:
     person = Person(["chat", str(tiny), "--no-color"], environment)
-    person.wait_for(PROMPT)
-    for line in ("/stats", "/nonsense"):
+    shown = person.wait_for(PROMPT)
+    for line, said in (("/stats", "no complete answer yet"), ("/nonsense", "error: command: there is no /nonsense")):
         person.type(f"{line}\r")
-        person.wait_for(PROMPT)
+        shown += person.wait_for(said) + person.wait_for(PROMPT)
     person.type("/exit\r")
     person.process.wait(30)
-    assert "no complete answer yet" in person.screen
-    assert "error: command: there is no /nonsense" in person.screen
-    assert "\x1b[2m" not in person.screen
-    assert "\x1b[1;31m" not in person.screen
+    person.close()
+    assert "\x1b[2m" not in shown
+    assert "\x1b[1;31m" not in shown
 
 
 @pytest.mark.parametrize(
