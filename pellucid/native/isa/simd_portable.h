@@ -3,8 +3,10 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#ifdef __SSE2__
+#if defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define PELLUCID_INLINE static inline __attribute__((always_inline))
@@ -126,8 +128,13 @@ PELLUCID_INLINE vi sll32(vi a) {
 }
 #undef E
 // acc + a0*b0 + a1*b1 in each 32-bit lane; exact.
-#ifdef __SSE2__
+#if defined(__SSE2__)
 #define E(i) acc.v[i] + (i4)_mm_madd_epi16((__m128i)a.v[i], (__m128i)b.v[i])
+#elif defined(__aarch64__)
+PELLUCID_INLINE i4 pairs(int16x8_t a, int16x8_t b) {
+    return (i4)vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
+}
+#define E(i) acc.v[i] + pairs((int16x8_t)a.v[i], (int16x8_t)b.v[i])
 #else
 #define E(i) acc.v[i] + (a.v[i] << 16 >> 16) * (b.v[i] << 16 >> 16) + (a.v[i] >> 16) * (b.v[i] >> 16)
 #endif
