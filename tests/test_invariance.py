@@ -27,17 +27,6 @@ CHUNKS = [None, 1, 16, 33]
 THREADS = [1, 2, 3]
 
 
-def companies(threads: int) -> list[tuple[int, int | None]]:
-    """(requests together, prefill chunk): every pair on one thread; on more, each value once, shifted by `threads`.
-
-    So every pair of values of any two of the three settings is tried. All 48 triples hold as well; they take minutes on
-    a busy machine.
-    """
-    if threads == 1:
-        return list(product(TOGETHER, CHUNKS))
-    return [(together, CHUNKS[(i + threads) % len(CHUNKS)]) for i, together in enumerate(TOGETHER)]
-
-
 @cache
 def alone(isa: str) -> list[Answer]:
     """The 40 requests one after the other, each prompt in one piece, on one thread."""
@@ -51,7 +40,7 @@ def alone(isa: str) -> list[Answer]:
 @pytest.mark.parametrize("isa", available_isas())
 def test_quantised_model(isa: str, threads: int) -> None:
     program = compiled(CpuExecutor(threads=threads, isa=isa), quantised_graph())
-    for together, chunk in companies(threads):
+    for together, chunk in product(TOGETHER, CHUNKS):
         changed = differences(alone(isa), answers(program, forty(), together=together, chunk=chunk))
         assert changed == [], f"answers changed with {together} together, chunks of {chunk}, {threads} threads on {isa}"
     program.close()
@@ -172,13 +161,6 @@ def test_one_wrong_bit_is_a_difference() -> None:
     found[5] = (found[5][0], [*expected[5][1][:3], nudged, *expected[5][1][4:]], found[5][2])
     found[9][0][-1] ^= 1
     assert differences(expected, found) == [5, 9]
-
-
-def test_every_pair_of_settings_is_tried() -> None:
-    tried = {(t, n, c) for t in THREADS for n, c in companies(t)}
-    assert {(t, n) for t, n, _ in tried} == set(product(THREADS, TOGETHER))
-    assert {(t, c) for t, _, c in tried} == set(product(THREADS, CHUNKS))
-    assert {(n, c) for _, n, c in tried} == set(product(TOGETHER, CHUNKS))
 
 
 def test_the_forty_cover_greedy_and_seeded_sampling() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pellucid.config import MAX_THREADS
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
 from pellucid.executors.arena import Arena
 from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult, id_limits
@@ -28,7 +29,6 @@ from pellucid.native import _native
 Floats = npt.NDArray[np.float32]
 
 KV_CACHE_DTYPES = ("auto", "float16", "float32")
-MAX_THREADS = 1024
 
 _NORM_KINDS = {"rms": 1, "layer": 2}
 _ACTS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}

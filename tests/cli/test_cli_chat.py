@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import select
 import subprocess
 import termios
@@ -221,6 +222,12 @@ ANSWER = r"\x1b\[\?2004l[^\x1b]{20}"
 """The line editor is ready; it has handed the terminal over, and an answer is on its way."""
 
 
+def take_the_terminal() -> None:
+    """So that the key Ctrl-C sends a signal, and one that is not ignored, as it is below a background job."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Person:
     """Types at a terminal of its own and reads the screen."""
 
@@ -233,7 +240,7 @@ class Person:
             stderr=theirs,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that the key Ctrl-C sends a signal
+            preexec_fn=take_the_terminal,
         )
         os.close(theirs)
         self.screen = ""
