@@ -12,7 +12,7 @@
 // SmolLM2 and Gemma 3 270M Q4_K_M:
 //   as above                                                  139 and  64
 //   huge pages for weights, and fetching 2 KiB ahead          201 and  91
-// The naive version stays runnable: isa=portable.
+// The naive version is the reference executor's `linear`; isa=portable runs this one without intrinsics.
 // Figures: docs/performance.md.
 #pragma once
 
