@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pellucid"
 
-BASE = {"errors", "fields", "config", "sampling"}
+BASE = {"errors", "fields", "config", "sampling", "structured_outputs"}
 CHAIN = ["formats", "graph", "models", "executors", "cache", "engine"]
 FACES = ["server", "tools", "cli"]
 
@@ -22,13 +22,15 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(BASE, BASE),
     **{name: BASE | set(CHAIN[:i]) for i, name in enumerate(CHAIN)},
     "text": BASE | {"formats"},
+    "structured": BASE | {"text"},
+    "chat": BASE | {"text"},
     "native": set(),
-    "server": BASE | {*CHAIN, "text"},
-    "tools": BASE | {*CHAIN, "text"},
-    "cli": BASE | {*CHAIN, "text", "server", "tools"},
+    "server": BASE | {*CHAIN, "text", "chat"},
+    "tools": BASE | {*CHAIN, "text", "chat"},
+    "cli": BASE | {*CHAIN, "text", "chat", "server", "tools"},
 }
 ALLOWED["executors"] |= {"native"}
-ALLOWED["engine"] |= {"text"}
+ALLOWED["engine"] |= {"text", "structured", "chat"}
 
 # What they may import from elsewhere, besides the standard library. Nothing that is not named here.
 LIBRARIES: dict[str, set[str]] = {
@@ -36,6 +38,7 @@ LIBRARIES: dict[str, set[str]] = {
     **{name: {"numpy"} for name in ALLOWED if name not in BASE},
     "formats": {"numpy", "huggingface_hub"},
     "text": {"numpy", "tokenizers", "jinja2"},
+    "structured": {"numpy", "llguidance"},
     "cli": {"numpy", "rich", "prompt_toolkit"},
 }
 
