@@ -10,8 +10,9 @@ What may not enter here: arrays (step.py), the choice of tokens (sampler.py), wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
 from time import perf_counter
 
@@ -25,19 +26,36 @@ from pellucid.engine.outputs import Logprob, PositionLogprobs
 from pellucid.engine.random import derive_seed, fresh_seed
 from pellucid.engine.request import FinishReason, Request, Times
 from pellucid.engine.sampler import RowSampler, ranked_logprobs
-from pellucid.engine.scheduler import ScheduledRequest, Scheduler, StepPlan
+from pellucid.engine.scheduler import Scheduler, StepPlan
 from pellucid.engine.step import build_batch
 from pellucid.errors import ContextLengthExceeded, ExecutorError, InvalidParameter, PellucidError, ResourceError
 from pellucid.executors.base import Program
-from pellucid.fields import integer
+from pellucid.fields import integer, show
 from pellucid.sampling import SamplingParams
 from pellucid.text.detokenizer import Detokenizer
 from pellucid.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+MAX_PRIORITY = 2**31 - 1
+
 LOGIT_FLOATS = 1 << 24
 """Most logits (rows · V) that prompts with log-probabilities may ask for in one step: 64 MiB."""
+
+
+Logits = npt.NDArray[np.float32]
+
+_Choice = tuple[int, PositionLogprobs | None]
+"""A token and, if asked for, the log-probabilities at its position."""
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A request that has caught up: the rows [1 + drafts, V] about its next token and about those after its drafts."""
+
+    request: Request
+    logits: Logits
+    drafts: list[int]
 
 
 class Engine:
@@ -71,13 +89,28 @@ class Engine:
     def has_unfinished(self) -> bool:
         return any(True for _ in self.scheduler)
 
-    def add_request(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> list[Request]:
+    def add_request(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        tenant: str = "",
+        cache_salt: str = "",
+    ) -> list[Request]:
         """Queue one prompt; a Request for each of `params.n`. They fill up as `step` is called.
+
+        `priority`: smaller numbers are served earlier. `tenant`: whose request it is; tenants get equal shares.
+        `cache_salt`: cached blocks are shared only between requests of the same salt.
 
         Raises InvalidParameter for an empty prompt or a token id that the model does not have, ContextLengthExceeded.
         Nothing is queued then.
         """
         prompt = self.validate(prompt_token_ids, params)
+        priority = integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+        for name, text in (("tenant", tenant), ("cache_salt", cache_salt)):
+            if not isinstance(text, str):
+                raise InvalidParameter(name, f"expected a string, got {show(text)}")
         number = next(self._numbers)
         if params.seed is not None:
             seed = params.seed
@@ -85,6 +118,7 @@ class Engine:
             seed = fresh_seed() if self._seed is None else derive_seed(self._seed, number)
         requests = [self._make_request(f"req-{number}", index, prompt, params, seed) for index in range(params.n)]
         for request in requests:
+            request.priority, request.tenant, request.cache_salt = priority, tenant, cache_salt
             self.scheduler.add(request)
         return requests
 
@@ -126,20 +160,12 @@ class Engine:
             for entry in plan.scheduled:
                 self._fail(entry.request, error)
             return [entry.request for entry in plan.scheduled]
-        changed = []
-        for entry, logits in zip(plan.scheduled, own_logits, strict=True):
-            try:
-                if self._advance(entry, logits):
-                    changed.append(entry.request)
-            except Exception as error:  # one request cannot hurt another
-                logger.exception("request %s failed", entry.request.key)
-                self._fail(entry.request, error)
-                changed.append(entry.request)
+        changed = self._advance(plan, own_logits)
         if not self.has_unfinished:
             self.cache.check(idle=True)
         return changed
 
-    def _run(self, plan: StepPlan) -> list[npt.NDArray[np.float32]]:
+    def _run(self, plan: StepPlan) -> list[Logits]:
         """The step's logits, cut into the rows [., V] of each scheduled request."""
         batch, own_rows = build_batch(plan)
         logits = self.program.run(batch).logits
@@ -149,29 +175,82 @@ class Engine:
             )
         return [logits[rows.start : rows.stop] for rows in own_rows]
 
-    def _advance(self, entry: ScheduledRequest, logits: npt.NDArray[np.float32]) -> bool:
-        """Use the logits [., V] that a step made for a request. True when it got a token.
+    def _advance(self, plan: StepPlan, own_logits: list[Logits]) -> list[Request]:
+        """Use the logits [., V] that a step made for each request. Those that got a token or ended.
 
-        num_computed_tokens changes last: a request interrupted before that computes the same tokens once more.
+        Tokens are chosen in rounds: the first one is about the first row of every request that has caught up, the next
+        about the row after it where the draft token between the two was right. num_computed_tokens changes last: a
+        request interrupted before that computes the same tokens once more.
         """
-        request, num_computed = entry.request, entry.start + entry.count
+        changed: list[Request] = []
+        turns: list[_Turn] = []
+        for entry, logits in zip(plan.scheduled, own_logits, strict=True):
+            request, num_computed = entry.request, entry.start + entry.count
+            with self._own_failure(request, changed):
+                self._use_prompt_logits(request, logits)
+                if num_computed < request.num_tokens:
+                    request.num_computed_tokens = num_computed
+                else:
+                    first = request.num_tokens - 1 - entry.start - entry.count
+                    turns.append(_Turn(request, logits[first:], request.draft_token_ids[: -1 - first]))
+                    changed.append(request)
+        for turn in turns:
+            turn.request.draft_token_ids = []
+        round = 0
+        while turns:
+            still_right = []
+            chosen = self._choose([(turn.request, turn.logits[round]) for turn in turns])
+            for turn, choice in zip(turns, chosen, strict=True):
+                with self._own_failure(turn.request, changed):
+                    if isinstance(choice, Exception):
+                        raise choice
+                    self._append(turn.request, *choice)
+                    going_on = turn.request.finish_reason is None
+                    if going_on and turn.drafts[round : round + 1] == turn.request.token_ids[-1:]:
+                        still_right.append(turn)
+            turns, round = still_right, round + 1
+        return changed
+
+    @contextmanager
+    def _own_failure(self, request: Request, changed: list[Request]) -> Iterator[None]:
+        """One request cannot hurt another: an exception ends it and nothing else."""
+        try:
+            yield
+        except Exception as error:
+            logger.exception("request %s failed", request.key)
+            self._fail(request, error)
+            if request not in changed:
+                changed.append(request)
+
+    def _use_prompt_logits(self, request: Request, logits: Logits) -> None:
         if request.wants_prompt_logits:
             for row in logits[: request.num_prompt_tokens - len(request.prompt_logprobs)]:
                 token = request.token_ids[len(request.prompt_logprobs)]
                 request.prompt_logprobs.append(self._position_logprobs(row, token, request.params.prompt_logprobs or 0))
-        if num_computed < request.num_tokens:
-            request.num_computed_tokens = num_computed
-            return False
-        row = logits[-1]
-        token = request.sampler.sample(row, num_output_tokens=request.num_output_tokens, position=request.num_tokens)
-        if request.params.logprobs is not None:
-            request.logprobs.append(self._position_logprobs(row, token, request.params.logprobs))
+
+    def _choose(self, rows: list[tuple[Request, Logits]]) -> list[_Choice | Exception]:
+        """The next token of each request from its row of logits [V], or what went wrong there."""
+        chosen: list[_Choice | Exception] = []
+        for request, row in rows:
+            try:
+                token = request.sampler.sample(
+                    row, num_output_tokens=request.num_output_tokens, position=request.num_tokens
+                )
+                top = request.params.logprobs
+                chosen.append((token, None if top is None else self._position_logprobs(row, token, top)))
+            except Exception as error:
+                chosen.append(error)
+        return chosen
+
+    def _append(self, request: Request, token: int, logprobs: PositionLogprobs | None) -> None:
+        """Give a request its next token. Everything before it has been computed."""
+        if logprobs is not None:
+            request.logprobs.append(logprobs)
         request.sampler.accept(token)
         request.token_ids.append(token)
-        request.num_computed_tokens = num_computed
+        request.num_computed_tokens = request.num_tokens - 1
         request.times.first_token = request.times.first_token or perf_counter()
         self._check_end(request, token)
-        return True
 
     def _check_end(self, request: Request, token: int) -> None:
         """Add the token's text and end the request if the token, its text or the length say so."""
@@ -228,7 +307,7 @@ class Engine:
             times=Times(arrived=perf_counter()),
         )
 
-    def _position_logprobs(self, row: npt.NDArray[np.float32], token: int, top: int) -> PositionLogprobs:
+    def _position_logprobs(self, row: Logits, token: int, top: int) -> PositionLogprobs:
         return {
             r.token_id: Logprob(
                 r.logprob, r.rank, self.tokenizer.token_str(r.token_id) if self._has_text(r.token_id) else ""

@@ -30,6 +30,10 @@ class Request:
     `token_ids` is prompt and answer. `num_computed_tokens` of them have their keys and values in the cache; whatever
     the difference comes from (a new prompt, a chunk of it, the token just sampled, a preemption), a step only ever
     makes it smaller. Tokens never change once they are here.
+
+    A smaller `priority` is served earlier; requests of one `tenant` share what is fair between tenants; blocks are
+    shared only between requests of the same `cache_salt`. `draft_token_ids` are guesses of what follows `token_ids`,
+    verified by the next step that has room for them.
     """
 
     id: str
@@ -40,6 +44,10 @@ class Request:
     max_num_tokens: int  # of prompt and answer: where the answer ends with "length"
     sampler: RowSampler
     text: AnswerText
+    priority: int = 0
+    tenant: str = ""
+    cache_salt: str = ""
+    draft_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
     num_preemptions: int = 0
     num_cached_tokens: int = 0

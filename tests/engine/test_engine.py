@@ -269,6 +269,14 @@ def test_token_ids_that_the_model_does_not_have(ids: list[Any]) -> None:
         make().add_request(ids, SamplingParams())
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("priority", 1.5), ("priority", 2**40), ("tenant", 7), ("tenant", None), ("cache_salt", b"x")]
+)
+def test_whose_request_it_is_is_checked(field: str, value: Any) -> None:
+    with pytest.raises(InvalidParameter, match=f"{field}: expected"):
+        make().add_request([1], SamplingParams(), **{field: value})
+
+
 def test_an_empty_prompt() -> None:
     with pytest.raises(InvalidParameter, match="no tokens"):
         make().add_request([], SamplingParams())
