@@ -16,6 +16,7 @@ from pellucid.executors.cgroup import cgroup_folders
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.formats.source import resolve
 from pellucid.graph.passes.fuse import fuse
+from pellucid.graph.passes.hidden import hidden
 from pellucid.models.config import ModelConfig
 from pellucid.models.registry import build_model
 from pellucid.text.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
         checkpoint.check_finite()
         tokenizer = Tokenizer.from_checkpoint(checkpoint)
         template = None if config.chat_template is None else _read_template(config.chat_template, tokenizer)
-        graph = fuse(graph)
+        graph = fuse(hidden(graph))
         available = available_memory() - sum(t.nbytes for t in graph.weights().values())
         max_model_len, num_blocks = size_kv_cache(
             config, model.context_length, executor.kv_block_nbytes(graph), max(0, available)
@@ -64,7 +65,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
         if config.max_model_len is None and max_model_len < model.context_length:
             # Built as if this length had been asked for, so that asking for it (a receipt does) repeats the answers.
             model, graph = build_model(checkpoint, max_model_len=max_model_len)
-            graph = fuse(graph)
+            graph = fuse(hidden(graph))
         program = executor.compile(graph, num_blocks)
     return LoadedModel(path, model, program, tokenizer, max_model_len, template)
 

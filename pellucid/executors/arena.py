@@ -12,8 +12,8 @@ ALIGNMENT = 16
 View = tuple[int, int, int, int, int]
 """(space, column, row stride, offset, width) as native/program.h reads it."""
 
-_ARENA = {"T": 0, "R": 1}
-_OUTPUT = {"T": 2, "R": 3}
+_ARENA = {"T": 0, "R": 1, "P": 2}
+_OUTPUT = {"T": 3, "R": 4, "P": 5}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Arena:
 
     def __init__(self, graph: Graph) -> None:
         self.outputs: list[Value] = list({value.name: value for value in graph.outputs.values()}.values())
-        self.columns = [0, 0]  # of the T and the R arena
+        self.columns = [0, 0, 0]  # of the T, the R and the P arena
         self._views: dict[str, View] = {}
         self._places: dict[str, _Place] = {}
         self._taken: set[_Place] = set()

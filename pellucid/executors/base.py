@@ -20,7 +20,7 @@ BLOCK_SIZE = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's work as flat arrays: T tokens of B sequences, and the R rows whose logits are wanted.
+    """One step's work as flat arrays: T tokens of B sequences, and the rows wanted of the logits and hidden states.
 
     The tokens of sequence b are rows query_start[b]:query_start[b+1]; they are its newest ones, at positions
     seq_lens[b] - count … seq_lens[b] - 1. A token's key and value go to cache slot block_id * S + position % S.
@@ -33,6 +33,7 @@ class Batch:
     query_start: npt.NDArray[np.int32]  # [B + 1], starts with 0 and ends with T
     seq_lens: npt.NDArray[np.int32]  # [B], tokens in the cache after this step
     logit_rows: npt.NDArray[np.int32]  # [R], indices into T
+    hidden_rows: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))  # [P], indices into T
 
     def check(self, num_blocks: int, vocab_size: int, max_positions: int | None = None) -> None:
         """Raise ExecutorError unless every index lies inside what a program owns and all the arrays agree.
@@ -55,6 +56,7 @@ class Batch:
             raise ExecutorError(f"batch.query_start does not rise from 0 to {num_tokens}, by one or more a sequence")
         _check_range("token_ids", self.token_ids, vocab_size)
         _check_range("logit_rows", self.logit_rows, num_tokens)
+        _check_range("hidden_rows", self.hidden_rows, num_tokens)
         _check_range("block_tables", self.block_tables, num_blocks)
         if max_positions is not None:
             _check_range("positions", self.positions, max_positions)
@@ -79,6 +81,7 @@ _BATCH_ARRAYS = {
     "query_start": (np.int32, 1),
     "seq_lens": (np.int32, 1),
     "logit_rows": (np.int32, 1),
+    "hidden_rows": (np.int32, 1),
 }
 
 

@@ -103,7 +103,7 @@ class CpuProgram:
                 "this program's threads stayed in the process that was forked; load the model after fork"
             )
         batch.check(self.info.num_blocks, self._vocab_size, self._max_positions)
-        rows = {"T": len(batch.token_ids), "R": len(batch.logit_rows)}
+        rows = {"T": len(batch.token_ids), "R": len(batch.logit_rows), "P": len(batch.hidden_rows)}
         try:
             arrays = [np.empty((rows[value.rows], value.width), np.float32) for value in self._outputs]
             self._native.run(
@@ -114,6 +114,7 @@ class CpuProgram:
                 query_start=np.ascontiguousarray(batch.query_start),
                 seq_lens=np.ascontiguousarray(batch.seq_lens),
                 logit_rows=np.ascontiguousarray(batch.logit_rows),
+                hidden_rows=np.ascontiguousarray(batch.hidden_rows),
                 outputs=arrays,
             )
         except MemoryError as error:

@@ -193,7 +193,8 @@ def softcap(x: Array, *, cap: float) -> Array:
 def select(x: Array, rows: Ids) -> Array:
     """y = x[rows]
 
-    Of the T rows of a step, the R ones whose logits are wanted: the last of each sequence that will be sampled.
+    Of the T rows of a step, the R ones whose logits are wanted (the last of each sequence that will be sampled), or
+    the P ones whose final hidden states are.
     """
     return x[rows]
 
@@ -282,7 +283,7 @@ class ReferenceProgram:
             case "attention":
                 return self._attention(node, inputs, batch)
             case "select":
-                return select(inputs[0], batch.logit_rows)
+                return select(inputs[0], batch.logit_rows if node.output.rows == "R" else batch.hidden_rows)
             case _:
                 return OPERATORS[node.op](*inputs, *weights.values(), **attrs)
 

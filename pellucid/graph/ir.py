@@ -3,8 +3,8 @@
 A model is a list of nodes. A node reads earlier values and named weights and makes one value. Nothing here knows about
 KV blocks, quantisation, devices, threads or batching: an executor supplies those.
 
-Letters: T tokens in the step, R rows with logits (R ≤ T), E hidden size, H query heads, K kv heads, D head size,
-F feed-forward size, V vocabulary.
+Letters: T tokens in the step, R rows with logits and P rows with hidden states (R, P ≤ T), E hidden size, H query
+heads, K kv heads, D head size, F feed-forward size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from typing import Literal
 from pellucid.formats.qtensor import QTensor
 
 Attr = int | float | str | bool
-Rows = Literal["T", "R"]
+Rows = Literal["T", "R", "P"]
 
 
 @dataclass(frozen=True)
 class Value:
-    """A matrix of float32 with one row per token ("T") or per row that needs logits ("R"), and `width` columns."""
+    """A matrix of float32 with `width` columns.
+
+    It has one row per token ("T"), per token whose logits ("R") or per token whose hidden state ("P") is wanted.
+    """
 
     name: str
     rows: Rows

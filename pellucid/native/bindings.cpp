@@ -41,10 +41,12 @@ void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const 
          const Vector<const int64_t>& slot_mapping,
          const nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>& block_tables,
          const Vector<const int32_t>& query_start, const Vector<const int32_t>& seq_lens,
-         const Vector<const int32_t>& logit_rows, const std::vector<Array<float>>& outputs) {
+         const Vector<const int32_t>& logit_rows, const Vector<const int32_t>& hidden_rows,
+         const std::vector<Array<float>>& outputs) {
     Step s{};
     s.num_tokens = (int64_t)token_ids.size();
     s.num_rows = (int64_t)logit_rows.size();
+    s.num_hidden = (int64_t)hidden_rows.size();
     s.num_seqs = (int64_t)seq_lens.size();
     s.max_blocks = (int64_t)block_tables.shape(1);
     s.token_ids = token_ids.data();
@@ -53,6 +55,7 @@ void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const 
     s.block_tables = block_tables.data();
     s.query_start = query_start.data();
     s.logit_rows = logit_rows.data();
+    s.hidden_rows = hidden_rows.data();
     for (const Array<float>& a : outputs) s.outputs.push_back(a.data());
     nb::gil_scoped_release released;
     p.run(s);
@@ -148,5 +151,6 @@ NB_MODULE(_native, m) {
         .def("select", [](Program& p, ViewTuple x, ViewTuple out) { p.add(make_select(view(x), view(out))); })
         .def("copy", [](Program& p, ViewTuple x, ViewTuple out) { p.add(make_copy(view(x), view(out))); })
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("slot_mapping"), nb::arg("block_tables"),
-             nb::arg("query_start"), nb::arg("seq_lens"), nb::arg("logit_rows"), nb::arg("outputs"));
+             nb::arg("query_start"), nb::arg("seq_lens"), nb::arg("logit_rows"), nb::arg("hidden_rows"),
+             nb::arg("outputs"));
 }

@@ -297,8 +297,10 @@ std::unique_ptr<Op> make_softcap(View x, float cap, View out) {
     });
 }
 std::unique_ptr<Op> make_select(View x, View out) {
+    const bool hidden = (int)out.space % kNumArenas == (int)Space::hidden;
     return row_op(out, [=](const Step& s, Context&, int64_t r, float* to) {
-        std::memcpy(to, row_of(s, x, s.logit_rows[r]), (size_t)x.width * sizeof(float));
+        const int32_t* rows = hidden ? s.hidden_rows : s.logit_rows;
+        std::memcpy(to, row_of(s, x, rows[r]), (size_t)x.width * sizeof(float));
     });
 }
 

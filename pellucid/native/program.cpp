@@ -38,8 +38,8 @@ int64_t Program::weight_bytes() const {
 }
 
 void Program::run(Step& step) {
-    const int64_t rows[2] = {step.num_tokens, step.num_rows};
-    for (size_t i = 0; i < 2; i++) {
+    const int64_t rows[kNumArenas] = {step.num_tokens, step.num_rows, step.num_hidden};
+    for (size_t i = 0; i < kNumArenas; i++) {
         if ((int64_t)arena_[i].size() < columns_[i] * rows[i]) arena_[i].resize((size_t)(columns_[i] * rows[i]));
         step.arena[i] = arena_[i].data();
     }

@@ -12,10 +12,11 @@
 
 namespace pellucid {
 
-// Where a value lives: in the arena of values with T rows or R rows, or in an array that the step hands out.
+// Where a value lives: in the arena of values with T, R or P rows, or in an array that the step hands out.
 // Arena columns are per row: a value of width w at column c of an arena used by n rows starts at c * n floats and its
 // rows are `stride` floats apart. A slice is its parent's view with an offset.
-enum class Space : int { tokens = 0, rows = 1, output_tokens = 2, output_rows = 3 };
+enum class Space : int { tokens = 0, rows = 1, hidden = 2, output_tokens = 3, output_rows = 4, output_hidden = 5 };
+constexpr int kNumArenas = 3;
 
 struct View {
     Space space;
@@ -25,18 +26,19 @@ struct View {
 
 // One step's input, as in executors/base.py: Batch.
 struct Step {
-    int64_t num_tokens, num_rows, num_seqs, max_blocks;
+    int64_t num_tokens, num_rows, num_hidden, num_seqs, max_blocks;
     const int32_t *token_ids, *positions;
     const int64_t* slot_mapping;
-    const int32_t *block_tables, *query_start, *logit_rows;
+    const int32_t *block_tables, *query_start, *logit_rows, *hidden_rows;
     std::vector<float*> outputs;
-    std::array<float*, 2> arena;
+    std::array<float*, kNumArenas> arena;
 
     int64_t rows_of(const View& v) const {
-        return v.space == Space::tokens || v.space == Space::output_tokens ? num_tokens : num_rows;
+        const int64_t rows[kNumArenas] = {num_tokens, num_rows, num_hidden};
+        return rows[(int)v.space % kNumArenas];
     }
     float* at(const View& v) const {
-        const bool in_arena = v.space == Space::tokens || v.space == Space::rows;
+        const bool in_arena = (int)v.space < kNumArenas;
         return (in_arena ? arena[(size_t)v.space] + v.column * rows_of(v) : outputs[(size_t)v.column]) + v.offset;
     }
 };
@@ -81,7 +83,9 @@ class Program {
 
     int add_matrix(const uint8_t* stored, Type type, int64_t n, int64_t k);
     const Matrix& matrix(int id) const { return *matrices_.at((size_t)id); }
-    void set_arena(int64_t token_columns, int64_t row_columns) { columns_ = {token_columns, row_columns}; }
+    void set_arena(int64_t token_columns, int64_t row_columns, int64_t hidden_columns) {
+        columns_ = {token_columns, row_columns, hidden_columns};
+    }
     int add_cache(int num_kv_heads, int head_size);
     int add_rope_table(std::vector<float> inv_freq, float scale);
     void add(std::unique_ptr<Op> op) { ops_.push_back(std::move(op)); }
@@ -99,8 +103,8 @@ class Program {
     Context context_;
     std::vector<std::unique_ptr<Matrix>> matrices_;
     std::vector<std::unique_ptr<Op>> ops_;
-    std::array<int64_t, 2> columns_{0, 0};
-    std::array<std::vector<float>, 2> arena_;
+    std::array<int64_t, kNumArenas> columns_{};
+    std::array<std::vector<float>, kNumArenas> arena_;
     struct Phase {
         std::atomic<long> claimed{0}, done{0};  // tasks
     };

@@ -56,6 +56,8 @@ REFUSED: dict[str, tuple[Callable[[Batch], Batch], str]] = {
     "slot of another block": (changed("slot_mapping", 4, 0), "slot_mapping does not follow"),
     "slot past the end": (changed("slot_mapping", 4, NUM_BLOCKS * 16), "slot_mapping does not follow"),
     "two tokens in one slot": (two_tokens_in_one_slot, "two tokens to one KV slot"),
+    "hidden row = tokens": (lambda b: replace(b, hidden_rows=np.array([25], np.int32)), "hidden_rows holds 25"),
+    "hidden rows of another type": (lambda b: replace(b, hidden_rows=np.zeros(1)), "hidden_rows is float64"),
     "position skipped": (changed("positions", 5, 6), "positions are not"),
     "sequence shorter than its tokens": (changed("seq_lens", 0, 19), "positions are not"),
     "sequence longer than its blocks": (changed("seq_lens", 0, 33), "seq_lens holds 33, expected 0 to 32"),

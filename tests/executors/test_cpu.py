@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.graphs import VOCAB, gpt2_like, llama_like, random_ids
-from support.steps import batched, full_forward, make_batch, new_sequences
+from support.steps import batched, full_forward, hidden_batch, make_batch, new_sequences
 
 from pellucid.errors import ExecutorError, ResourceError
 from pellucid.executors.cores import available_cores
@@ -19,6 +19,7 @@ from pellucid.executors.cpu import CpuExecutor, available_isas
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.graph.ir import Graph
 from pellucid.graph.passes.fuse import fuse
+from pellucid.graph.passes.hidden import HIDDEN, hidden
 from pellucid.graph.passes.tap import tap
 
 GRAPHS = {"llama": llama_like(), "llama interleaved": llama_like(interleaved=True), "gpt2": gpt2_like()}
@@ -81,6 +82,20 @@ def test_a_step_without_logits() -> None:
     [sequence] = new_sequences(4, [random_ids(12)])
     result = CpuExecutor().compile(llama_like(), 4).run(make_batch([(sequence, 12)], logit_rows=[]))
     assert result.logits.shape == (0, VOCAB)
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("graph", [llama_like(), gpt2_like()], ids=["llama", "gpt2"])
+def test_hidden_states_agree_with_the_reference(graph: Graph, isa: str) -> None:
+    graph = fuse(hidden(graph))
+    programs = [ReferenceExecutor("float64").compile(graph, 4), CpuExecutor(isa=isa).compile(graph, 4)]
+    [sequence] = new_sequences(4, [random_ids(33)])
+    for count, rows in [(20, [2, 19]), (2, []), (11, range(11))]:
+        a, b = (program.run(hidden_batch([(sequence, count)], rows)) for program in programs)
+        sequence.num_computed += count
+        assert a.taps[HIDDEN].shape == b.taps[HIDDEN].shape == (len(rows), graph.outputs[HIDDEN].width)
+        np.testing.assert_allclose(b.taps[HIDDEN], a.taps[HIDDEN], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(b.logits, a.logits, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(

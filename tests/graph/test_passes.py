@@ -8,13 +8,14 @@ from collections import Counter
 import numpy as np
 import pytest
 from support.graphs import RandomWeights, gpt2_like, llama_like, random_ids
-from support.steps import full_forward, make_batch, new_sequences
+from support.steps import full_forward, hidden_batch, make_batch, new_sequences
 
 from pellucid.errors import GraphError
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.graph.builder import GraphBuilder
 from pellucid.graph.ir import Graph
 from pellucid.graph.passes.fuse import fuse
+from pellucid.graph.passes.hidden import HIDDEN, hidden
 from pellucid.graph.passes.tap import tap
 from pellucid.graph.passes.truncate import truncate
 
@@ -170,3 +171,33 @@ def test_truncate_needs_one_value_between_layers() -> None:
         x = g.add(a, b)
     with pytest.raises(GraphError, match="expected exactly one value"):
         truncate(g.finish(g.select(x)), 1)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("fused", [False, True])
+def test_hidden_states_are_what_the_head_reads(name: str, fused: bool) -> None:
+    [norm] = [node for node in GRAPHS[name] if node.op.endswith("_norm") and node.output.rows == "R"]
+    expected = run_taps(tap(GRAPHS[name], [norm.name]))[norm.name]
+    graph = hidden(GRAPHS[name])
+    graph = fuse(graph) if fused else graph
+    assert graph.weights().keys() == GRAPHS[name].weights().keys()
+    [sequence] = new_sequences(4, [IDS])
+    result = ReferenceExecutor().compile(graph, 4).run(hidden_batch([(sequence, len(IDS))], [0, 7, 20]))
+    np.testing.assert_array_equal(result.taps[HIDDEN], expected[[0, 7, 20]])
+    np.testing.assert_allclose(result.logits, logits(GRAPHS[name])[-1:], rtol=0, atol=1e-6)
+
+
+def test_hidden_states_of_a_model_without_a_final_norm() -> None:
+    w, g = RandomWeights(), GraphBuilder()
+    embedding = w("embed", 61, 8)
+    graph = hidden(g.finish(g.linear(g.select(g.embed(embedding)), embedding)))
+    [sequence] = new_sequences(4, [IDS])
+    taps = ReferenceExecutor().compile(graph, 4).run(hidden_batch([(sequence, len(IDS))], [3])).taps
+    np.testing.assert_array_equal(taps[HIDDEN], embedding.dequantize()[IDS[3:4]])
+
+
+def test_hidden_after_fuse_is_refused() -> None:
+    with pytest.raises(GraphError, match="hidden before fuse"):
+        hidden(fuse(llama_like()))
+    with pytest.raises(GraphError, match="has 2 `select` nodes, expected one"):
+        hidden(hidden(llama_like()))

@@ -7,7 +7,7 @@ scrambled order, so that a program which ignores its block tables is found out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,12 @@ def make_batch(work: Sequence[tuple[TokenSequence, int]], logit_rows: Sequence[i
         seq_lens=np.array(lengths, np.int32),
         logit_rows=np.array(rows, np.int32),
     )
+
+
+def hidden_batch(work: Sequence[tuple[TokenSequence, int]], hidden_rows: Sequence[int]) -> Batch:
+    """A batch that wants the logits of its last row, and hidden states."""
+    batch = make_batch(work)
+    return replace(batch, logit_rows=batch.logit_rows[-1:], hidden_rows=np.array(hidden_rows, np.int32))
 
 
 def batched(program: Program, prompts: Sequence[Sequence[int]], chunk: int) -> list[Logits]:
