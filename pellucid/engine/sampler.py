@@ -18,11 +18,13 @@ Microseconds a row, medians over logits of SmolLM2 and Gemma 3 270M, one core of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from pellucid.engine.constraint import Constraint
 from pellucid.engine.random import uniform
 from pellucid.errors import ExecutorError
 from pellucid.sampling import SamplingParams
@@ -42,11 +44,14 @@ class RowSampler:
         index: int,
         end_token_ids: frozenset[int],
         prompt_token_ids: list[int],
+        constraint: Constraint | None = None,
     ) -> None:
         """`end_token_ids` are those that min_tokens holds back. Every id must be below the width of the logits."""
         self.params = params
         self.seed = seed
         self.index = index
+        self.constraint = constraint
+        self._mask: npt.NDArray[np.uint32] | None = None  # the constraint's, for the token that comes next
         self._end_ids = np.array(sorted(end_token_ids), dtype=np.int64)
         bias = params.logit_bias or {}
         self._bias_ids = np.fromiter(bias.keys(), np.int64, len(bias))
@@ -58,6 +63,14 @@ class RowSampler:
         if self._penalised:
             for token in prompt_token_ids:
                 self._seen.add(token, 0)
+
+    def prepare(self) -> None:
+        """Compute the constraint's mask for the next token; may run beside the forward pass, in another thread.
+
+        Whatever the constraint raises comes through. Without this call, sampling computes the mask itself.
+        """
+        if self.constraint is not None and self._mask is None:
+            self._mask = self.constraint.mask()
 
     def sample(self, logits: Logits, *, num_output_tokens: int, position: int) -> int:
         """The token for `position`, after `num_output_tokens` others. Changes nothing; call `accept` with the token.
@@ -76,16 +89,23 @@ class RowSampler:
         return chosen if ids is None else int(ids[chosen])
 
     def accept(self, token: int) -> None:
-        """Count a token of the answer."""
+        """Count a token of the answer. Raises what the constraint raises."""
         if self._penalised:
             self._seen.add(token, 1)
+        if self.constraint is not None:
+            self._mask = None
+            self.constraint.accept(token)
 
     def _process(self, logits: Logits, num_output_tokens: int) -> Logits:
-        """logit_bias, then penalties, then the mask of min_tokens; a copy when anything changes."""
+        """The constraint, logit_bias, penalties, the mask of min_tokens; a copy when anything changes."""
         masked = num_output_tokens < self.params.min_tokens and len(self._end_ids) > 0
-        if not (len(self._bias_ids) or self._penalised or masked):
+        if not (len(self._bias_ids) or self._penalised or masked or self.constraint):
             return logits
         logits = logits.copy()
+        self.prepare()
+        if self._mask is not None:
+            allowed = np.unpackbits(self._mask.view(np.uint8), bitorder="little", count=len(logits))
+            logits[allowed == 0] = -np.inf
         logits[self._bias_ids] += self._bias
         if self._penalised:
             ids, counts = self._seen.arrays()
@@ -137,6 +157,41 @@ class RowSampler:
             ids, weights = ids[likely], weights[likely]
         order = np.argsort(ids)
         return ids[order], weights[order]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of logits that wants a token: the one for `position`, after `num_output_tokens` others of the answer.
+
+    `num_logprobs` is how many of the most likely tokens to report beside the chosen one; None: no log-probabilities.
+    """
+
+    sampler: RowSampler
+    logits: Logits
+    num_output_tokens: int
+    position: int
+    num_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A token, and with `num_logprobs` the log-probabilities that `ranked_logprobs` gives for it."""
+
+    token: int
+    logprobs: list[RankedToken] | None = None
+
+
+def sample_rows(rows: Sequence[Row]) -> list[Sampled | Exception]:
+    """A token for each row, or the exception that this row alone ends with. Changes no sampler; call `accept`."""
+    results: list[Sampled | Exception] = []
+    for row in rows:
+        try:
+            token = row.sampler.sample(row.logits, num_output_tokens=row.num_output_tokens, position=row.position)
+            ranked = None if row.num_logprobs is None else ranked_logprobs(row.logits, token, row.num_logprobs)
+            results.append(Sampled(token, ranked))
+        except Exception as error:  # one request cannot hurt another
+            results.append(error)
+    return results
 
 
 class TokenCounts:

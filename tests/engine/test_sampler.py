@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pellucid.engine.random import uniform
-from pellucid.engine.sampler import RowSampler, draw, nucleus, ranked_logprobs, top_ids
+from pellucid.engine.sampler import Row, RowSampler, Sampled, draw, nucleus, ranked_logprobs, sample_rows, top_ids
 from pellucid.errors import ExecutorError
 from pellucid.sampling import SamplingParams
 
@@ -231,3 +231,60 @@ def test_answers_of_one_request_differ_and_repeat() -> None:
     logits = np.zeros(1000, np.float32)
     answers = [[sampler(index=i).sample(logits, num_output_tokens=0, position=p) for p in range(8)] for i in (0, 1, 0)]
     assert answers[0] == answers[2] != answers[1]
+
+
+class OnlyAllow:
+    """A constraint that allows the same few ids every time."""
+
+    is_finished = False
+
+    def __init__(self, *allowed: int, vocab_size: int = 100) -> None:
+        bits = np.zeros(-(-vocab_size // 32) * 32, np.uint8)
+        bits[list(allowed)] = 1
+        self._mask = np.packbits(bits, bitorder="little").view(np.uint32)
+        self.accepted: list[int] = []
+        self.num_masks = 0
+
+    def mask(self) -> np.ndarray:
+        self.num_masks += 1
+        return self._mask
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+
+def constrained(constraint: OnlyAllow, **fields: Any) -> RowSampler:
+    return RowSampler(
+        SamplingParams(**fields), seed=5, index=0, end_token_ids=frozenset(), prompt_token_ids=[], constraint=constraint
+    )
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 0}, {}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.5}], ids=str)
+def test_only_what_the_constraint_allows_is_chosen(fields: dict[str, Any]) -> None:
+    constraint = OnlyAllow(3, 31, 32, 99)
+    one = constrained(constraint, **fields)
+    tokens = {one.sample(row(100), num_output_tokens=0, position=p) for p in range(50)}
+    assert tokens <= {3, 31, 32, 99}
+    assert constraint.num_masks == 1, "one mask serves until a token is accepted"
+    one.accept(31)
+    one.prepare()
+    assert (constraint.accepted, constraint.num_masks) == ([31], 2)
+
+
+def test_a_constraint_that_allows_nothing_is_an_error() -> None:
+    [found] = sample_rows([Row(constrained(OnlyAllow()), row(100), 0, 0)])
+    assert isinstance(found, ExecutorError)
+    assert "masked" in str(found)
+
+
+def test_rows_are_sampled_together_and_fail_alone() -> None:
+    logits = np.zeros((4, 100), np.float32)
+    logits[0, 7] = logits[3, 9] = 5
+    logits[1, 50] = math.nan
+    greedy = sampler(temperature=0)
+    rows = [Row(greedy, x, 0, 3, n) for x, n in zip(logits, [None, None, 2, 0], strict=True)]
+    first, second, third, fourth = sample_rows(rows)
+    assert first == Sampled(7)
+    assert isinstance(second, ExecutorError)
+    assert third == Sampled(0, ranked_logprobs(logits[2], 0, 2))
+    assert fourth == Sampled(9, ranked_logprobs(logits[3], 9, 0))
