@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pellucid.config import EngineConfig as EngineConfig
+    from pellucid.engine.async_engine import AsyncLLM as AsyncLLM
     from pellucid.engine.llm import LLM as LLM
     from pellucid.engine.outputs import CompletionOutput as CompletionOutput
     from pellucid.engine.outputs import Logprob as Logprob
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "LLM": "pellucid.engine.llm",
+    "AsyncLLM": "pellucid.engine.async_engine",
     "SamplingParams": "pellucid.sampling",
     "EngineConfig": "pellucid.config",
     "RequestOutput": "pellucid.engine.outputs",
@@ -39,6 +41,7 @@ _MODULES = ("errors",)
 
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "CompletionOutput",
     "EngineConfig",
     "Logprob",

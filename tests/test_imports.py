@@ -39,6 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "formats": {"numpy", "huggingface_hub"},
     "text": {"numpy", "tokenizers", "jinja2"},
     "structured": {"numpy", "llguidance"},
+    "engine": {"numpy", "rich"},  # rich only when a progress bar is shown
     "cli": {"numpy", "rich", "prompt_toolkit"},
 }
 

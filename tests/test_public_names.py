@@ -9,7 +9,7 @@ import pytest
 import pellucid
 
 NAMES = {
-    "LLM", "SamplingParams", "EngineConfig", "RequestOutput", "CompletionOutput", "StreamChunk", "Logprob",
+    "LLM", "AsyncLLM", "SamplingParams", "EngineConfig", "RequestOutput", "CompletionOutput", "StreamChunk", "Logprob",
     "PellucidError", "errors", "__version__",
 }  # fmt: skip
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from functools import partial
+from itertools import repeat
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pellucid.config import EngineConfig
 from pellucid.engine.engine import Engine
 from pellucid.engine.loader import LoadedModel, load_model
+from pellucid.engine.offline import Job, Refusal, answer_jobs
 from pellucid.engine.outputs import RequestOutput, StreamChunk
-from pellucid.engine.request import Request
-from pellucid.engine.results import AnswerStream, build_result
+from pellucid.engine.progress import ProgressBar
+from pellucid.engine.results import AnswerStream, build_result, refused_result
 from pellucid.errors import InvalidParameter, InvalidRequest
 from pellucid.fields import show
 from pellucid.sampling import SamplingParams
@@ -22,8 +26,9 @@ Prompt = str | Sequence[int]
 """Text, or token ids that are used as they are."""
 Message = Mapping[str, Any]
 """One message of a conversation: {"role": "user", "content": "…"}."""
-_EncodedPrompt = tuple[str | None, list[int]]
+EncodedPrompt = tuple[str | None, Sequence[int]]
 """The text as the model sees it (None for token ids) and its ids."""
+_P = TypeVar("_P")
 
 
 class LLM:
@@ -57,16 +62,38 @@ class LLM:
         self,
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool | None = None,
     ) -> list[RequestOutput]:
-        """Answer all prompts in one batch; results come in the order of the prompts.
+        """Answer all prompts, many at a time; results come in the order of the prompts.
 
         `params` is one for all, or one for each prompt. Text is tokenised with the model's begin token, and control
         tokens written in it are plain text; for another treatment, pass `tokenize(…)`'s ids. A request that fails on
-        its own has finish_reason "error" and the others are answered.
+        its own has finish_reason "error" and the others are answered. `progress` shows a bar on stderr; None shows it
+        for several prompts on a terminal.
 
         Raises InvalidRequest (and starts nothing) when one of the requests cannot be served.
         """
-        return self._run([self._prompt(p) for p in _prompt_list(prompts)], params)
+        return self._run(_prompt_list(prompts), params, self._prompt, progress)
+
+    def as_completed(
+        self,
+        prompts: Iterable[Prompt],
+        params: SamplingParams | Iterable[SamplingParams] | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        """Answer any number of prompts; yields (place among the prompts, result) as answers are complete.
+
+        Memory stays bounded: a prompt is taken from `prompts`, which may be a generator, when its turn is near, and a
+        result is forgotten when it has been yielded. `params` is one for all, or one for each prompt. A request that
+        cannot be served, or fails, has finish_reason "error" and the others are answered. Leaving the loop ends the
+        rest.
+        """
+        if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+            raise InvalidParameter("prompts", f"expected prompts one after the other, got {show(prompts)}")
+        total = len(prompts) if isinstance(prompts, Sized) else None
+        return self._completed(_jobs(prompts, params, self._prompt), total, progress)
 
     def chat(
         self,
@@ -75,15 +102,19 @@ class LLM:
         *,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation, or several in one batch, through the model's chat template.
+        """Answer one conversation, or several, through the model's chat template.
 
         `chat_template_kwargs` are variables for the template. Raises TemplateError, and what `generate` raises.
         """
         several = isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], list | tuple)
-        conversations = messages if several else [messages]
-        rendered = [self._render(c, add_generation_prompt, chat_template_kwargs) for c in conversations]
-        return self._run(rendered, params)
+        conversations: Sequence[Any] = messages if several else [messages]
+
+        def encode(conversation: Any) -> EncodedPrompt:
+            return self._render(conversation, add_generation_prompt, chat_template_kwargs)
+
+        return self._run(conversations, params, encode, progress)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[StreamChunk]:
         """Answer one prompt piece by piece. The first piece asked for queues it; leaving the loop early ends it.
@@ -124,7 +155,7 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prompt(self, prompt: Prompt) -> _EncodedPrompt:
+    def _prompt(self, prompt: Prompt) -> EncodedPrompt:
         if isinstance(prompt, str):
             return prompt, self.tokenize(prompt)
         if isinstance(prompt, bytes | Mapping) or not isinstance(prompt, Iterable):
@@ -133,7 +164,7 @@ class LLM:
 
     def _render(
         self, messages: Any, add_generation_prompt: bool, chat_template_kwargs: Mapping[str, Any] | None
-    ) -> _EncodedPrompt:
+    ) -> EncodedPrompt:
         template = self._model.chat_template
         if template is None:
             raise InvalidRequest(
@@ -145,65 +176,77 @@ class LLM:
                 raise InvalidParameter("chat_template_kwargs", f"{show(name)} cannot be a variable of the template")
         return template.encode(self.tokenizer, messages, add_generation_prompt=add_generation_prompt, **variables)
 
-    def _add(
-        self, prompts: list[_EncodedPrompt], params: SamplingParams | Sequence[SamplingParams] | None
-    ) -> list[tuple[str | None, list[Request]]]:
-        """Queue every prompt, or none of them."""
-        each = self._params_of(prompts, params)
-        with self._lock:
-            self._require_open()
-            added: list[tuple[str | None, list[Request]]] = []
-            try:
-                for (text, ids), p in zip(prompts, each, strict=True):
-                    added.append((text, self._engine.add_request(ids, p)))
-            except BaseException:
-                self._engine.abort(r for _, requests in added for r in requests)
-                raise
-        return added
-
     @staticmethod
     def _params_of(
-        prompts: list[_EncodedPrompt], params: SamplingParams | Sequence[SamplingParams] | None
+        num_prompts: int, params: SamplingParams | Sequence[SamplingParams] | None
     ) -> Sequence[SamplingParams]:
         """One for each prompt."""
         if params is None or isinstance(params, SamplingParams):
-            params = [params or SamplingParams()] * len(prompts)
+            params = [params or SamplingParams()] * num_prompts
         for p in params:
             if not isinstance(p, SamplingParams):
                 raise InvalidParameter("params", f"expected SamplingParams, got {show(p)}")
-        if len(params) != len(prompts):
+        if len(params) != num_prompts:
             raise InvalidParameter(
-                "params", f"got {len(params)} for {len(prompts)} prompts; give one for all or one for each"
+                "params", f"got {len(params)} for {num_prompts} prompts; give one for all or one for each"
             )
         return params
 
     def _run(
-        self, prompts: list[_EncodedPrompt], params: SamplingParams | Sequence[SamplingParams] | None
+        self,
+        prompts: Sequence[_P],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        encode: Callable[[_P], EncodedPrompt],
+        progress: bool | None,
     ) -> list[RequestOutput]:
-        added = self._add(prompts, params)
-        everything = [request for _, requests in added for request in requests]
-        try:
-            while any(request.finish_reason is None for request in everything):
-                self._step()
-        finally:
-            self._abort(everything)
-        return [build_result(self._model, text, requests) for text, requests in added]
+        """The results in order. Each prompt is checked before the first one starts, and waits as 4 bytes a token."""
+        jobs = []
+        for i, (prompt, p) in enumerate(zip(prompts, self._params_of(len(prompts), params), strict=True)):
+            text, token_ids = encode(prompt)
+            with self._lock:
+                self._require_open()
+                checked = array("i", self._engine.validate(token_ids, p))
+            jobs.append(Job(i, partial(_pair, text, checked), p))
+        show_bar = progress if len(jobs) > 1 or progress is not None else False
+        results = dict(self._completed(jobs, len(jobs), show_bar))
+        return [results[i] for i in range(len(jobs))]
 
-    def _stream(self, prompt: _EncodedPrompt, params: SamplingParams | None) -> Iterator[StreamChunk]:
+    def _completed(
+        self, jobs: Iterable[Job[int]], total: int | None, progress: bool | None
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        with self._lock:
+            self._require_open()
+        most = 2 * self.config.max_num_seqs  # what runs, and as much to take its place
+        with ProgressBar(total, show=progress) as bar:
+            for done in answer_jobs(self._engine, self._lock, jobs, max_queued=most):
+                if isinstance(done, Refusal):
+                    result = refused_result(self._model, done.params, done.error)
+                else:
+                    result = build_result(self._model, done.prompt, done.requests)
+                bar.advance(result.usage.completion_tokens)
+                yield done.key, result
+
+    def _stream(self, prompt: EncodedPrompt, params: SamplingParams | None) -> Iterator[StreamChunk]:
         # Checked here, so that a request that cannot be served fails at the call; queued by the first next(), so that a
         # stream nobody reads leaves nothing behind: a generator that never began runs no `finally`.
-        [checked] = self._params_of([prompt], params)
+        [checked] = self._params_of(1, params if params is None else [params])
         with self._lock:
             self._require_open()
             self._engine.validate(prompt[1], checked)
         return self._chunks(prompt, checked)
 
-    def _chunks(self, prompt: _EncodedPrompt, params: SamplingParams) -> Iterator[StreamChunk]:
-        [(text, requests)] = self._add([prompt], params)
+    def _chunks(self, prompt: EncodedPrompt, params: SamplingParams) -> Iterator[StreamChunk]:
+        text, token_ids = prompt
+        with self._lock:
+            self._require_open()
+            requests = self._engine.add_request(token_ids, params)
         streams = [AnswerStream(request) for request in requests]
         try:
             while unfinished := [s for s in streams if not s.ended]:
-                self._step()
+                with self._lock:
+                    self._engine.step()
+                    for stream in unfinished:
+                        stream.publish()
                 for stream in unfinished:
                     chunk = stream.next_chunk()
                     if chunk is None:
@@ -211,15 +254,8 @@ class LLM:
                     last = all(s.ended for s in streams)
                     yield replace(chunk, result=build_result(self._model, text, requests)) if last else chunk
         finally:
-            self._abort(requests)
-
-    def _step(self) -> None:
-        with self._lock:
-            self._engine.step()
-
-    def _abort(self, requests: list[Request]) -> None:
-        with self._lock:
-            self._engine.abort(requests)
+            with self._lock:
+                self._engine.abort(requests)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -234,3 +270,26 @@ def _prompt_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if items and isinstance(items[0], Integral):
         return [items]  # type: ignore[list-item]
     return items  # type: ignore[return-value]
+
+
+def _jobs(
+    prompts: Iterable[_P],
+    params: SamplingParams | Iterable[SamplingParams] | None,
+    encode: Callable[[_P], EncodedPrompt],
+) -> Iterator[Job[int]]:
+    """A job for each prompt as it is asked for."""
+    one = params is None or isinstance(params, SamplingParams)
+    if not one and not isinstance(params, Iterable):
+        raise InvalidParameter("params", f"expected SamplingParams, one or one for each prompt, got {show(params)}")
+    each: Iterator[Any] = repeat(params or SamplingParams()) if one else iter(params)  # type: ignore[arg-type]
+    for i, prompt in enumerate(prompts):
+        p = next(each, None)
+        if not isinstance(p, SamplingParams):
+            raise InvalidParameter("params", f"expected SamplingParams for prompt {i}, got {show(p)}")
+        yield Job(i, partial(encode, prompt), p)
+    if not one and (extra := next(each, None)) is not None:
+        raise InvalidParameter("params", f"there are more than prompts: {show(extra)} has none")
+
+
+def _pair(text: str | None, token_ids: Sequence[int]) -> EncodedPrompt:
+    return text, token_ids

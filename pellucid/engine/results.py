@@ -6,6 +6,8 @@ from pellucid import __version__
 from pellucid.engine.loader import LoadedModel
 from pellucid.engine.outputs import CompletionOutput, Metrics, Receipt, RequestOutput, StreamChunk, Usage
 from pellucid.engine.request import Request
+from pellucid.errors import PellucidError
+from pellucid.sampling import SamplingParams
 
 
 def build_result(model: LoadedModel, prompt: str | None, requests: list[Request]) -> RequestOutput:
@@ -25,38 +27,64 @@ def build_result(model: LoadedModel, prompt: str | None, requests: list[Request]
             cached_tokens=first.num_cached_tokens,
         ),
         metrics=_metrics(requests),
-        receipt=_receipt(model, prompt, first),
+        receipt=_receipt(model, prompt, first.params, first.sampler.seed, first.num_cached_tokens),
+    )
+
+
+def refused_result(model: LoadedModel, params: SamplingParams, error: PellucidError) -> RequestOutput:
+    """The result of a prompt that was not begun: finish_reason "error", and nothing else."""
+    return RequestOutput(
+        request_id="",
+        prompt=None,
+        prompt_token_ids=[],
+        prompt_logprobs=None,
+        outputs=[CompletionOutput(0, "", [], None, finish_reason="error", error=str(error))],
+        usage=Usage(0, 0, 0, 0),
+        metrics=Metrics(0.0, None, 0.0, None, None, 0),
+        receipt=_receipt(model, None, params, params.seed or 0, 0),
     )
 
 
 class AnswerStream:
-    """The part of one request that its reader has not seen yet."""
+    """The part of one request that its reader has not seen yet.
+
+    The engine and the reader may be different threads: whoever steps the engine calls `publish` between two steps, and
+    `next_chunk` shows no more than was published. Pieces that were not fetched in time come as one.
+    """
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._num_tokens = request.num_prompt_tokens
         self._num_chars = 0
+        self._published = (self._num_tokens, 0, False)
         self.ended = False
+
+    def publish(self) -> bool:
+        """Let the reader see what the request has now. True when that is all there will be."""
+        request = self._request
+        ended = request.finish_reason is not None
+        self._published = (request.num_tokens, len(request.text.text), ended)
+        return ended
 
     def next_chunk(self) -> StreamChunk | None:
         """What is new since the last call; None when nothing is. After the last chunk `ended` is True."""
         request = self._request
-        self.ended = request.finish_reason is not None
-        if request.num_tokens == self._num_tokens and not self.ended:
+        num_tokens, num_chars, ended = self._published
+        if self.ended or (num_tokens == self._num_tokens and not ended):
             return None
-        num_seen = self._num_tokens - request.num_prompt_tokens
-        chunk = StreamChunk(
+        seen, self._num_tokens = self._num_tokens, num_tokens
+        seen_chars, self._num_chars = self._num_chars, num_chars
+        self.ended = ended
+        first = request.num_prompt_tokens
+        return StreamChunk(
             index=request.index,
-            text=request.text.text[self._num_chars :],
-            token_ids=request.token_ids[self._num_tokens :],
-            logprobs=request.logprobs[num_seen:],
-            finish_reason=request.finish_reason,
-            stop_reason=request.stop_reason,
-            error=request.error,
+            text=request.text.text[seen_chars:num_chars],
+            token_ids=request.token_ids[seen:num_tokens],
+            logprobs=request.logprobs[seen - first : num_tokens - first],
+            finish_reason=request.finish_reason if ended else None,
+            stop_reason=request.stop_reason if ended else None,
+            error=request.error if ended else None,
         )
-        self._num_tokens = request.num_tokens
-        self._num_chars = len(request.text.text)
-        return chunk
 
 
 def _completion(request: Request) -> CompletionOutput:
@@ -87,7 +115,9 @@ def _metrics(requests: list[Request]) -> Metrics:
     )
 
 
-def _receipt(model: LoadedModel, prompt: str | None, request: Request) -> Receipt:
+def _receipt(
+    model: LoadedModel, prompt: str | None, params: SamplingParams, seed: int, num_cached_tokens: int
+) -> Receipt:
     info = model.program.info
     return Receipt(
         version=__version__,
@@ -100,7 +130,7 @@ def _receipt(model: LoadedModel, prompt: str | None, request: Request) -> Receip
         kv_cache_dtype=info.kv_cache_dtype,
         max_model_len=model.max_model_len,
         prompt=prompt,
-        sampling_params={**request.params.as_dict(), "seed": request.sampler.seed},
-        seed=request.sampler.seed,
-        cached_tokens=request.num_cached_tokens,
+        sampling_params={**params.as_dict(), "seed": seed},
+        seed=seed,
+        cached_tokens=num_cached_tokens,
     )
