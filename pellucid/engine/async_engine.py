@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Self
 
@@ -30,6 +31,10 @@ from pellucid.sampling import SamplingParams
 
 MAX_REQUEST_ID_CHARS = 256
 PROMPT_THREADS = 2
+
+_Encode = Callable[[], EncodedPrompt]
+_Add = Callable[[Sequence[int]], list[Request]]
+"""Queues token ids in the engine, in the engine's thread."""
 
 
 class AsyncLLM:
@@ -57,16 +62,25 @@ class AsyncLLM:
         return self._llm.max_model_len
 
     def generate(
-        self, prompt: Prompt, params: SamplingParams | None = None, *, request_id: str | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        request_id: str | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        cache_salt: str = "",
     ) -> AsyncAnswer:
         """Answer one prompt: `async for chunk in llm.generate(…)`, or `result = await llm.generate(…)` for the whole.
 
         The prompt is treated as by `LLM.generate`. `request_id` is a name for `abort`, and the result's; only one
-        unfinished request may have it. Leaving the loop, or cancelling the task that reads, ends the request.
+        unfinished request may have it. `priority`, `tenant` and `cache_salt` are those of `Engine.add_request`. Leaving
+        the loop, or cancelling the task that reads, ends the request.
 
         Raises InvalidRequest, when it is read, if the request cannot be served.
         """
-        return self._answer(lambda: self._llm._prompt(prompt), params, request_id)
+        add = self._adder(params, priority=priority, tenant=tenant, cache_salt=cache_salt)
+        return AsyncAnswer(self, lambda: self._llm._prompt(prompt), add, _checked_id(request_id))
 
     def chat(
         self,
@@ -74,6 +88,9 @@ class AsyncLLM:
         params: SamplingParams | None = None,
         *,
         request_id: str | None = None,
+        priority: int = 0,
+        tenant: str = "",
+        cache_salt: str = "",
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> AsyncAnswer:
@@ -82,7 +99,8 @@ class AsyncLLM:
         def encode() -> EncodedPrompt:
             return self._llm._render(messages, add_generation_prompt, chat_template_kwargs)
 
-        return self._answer(encode, params, request_id)
+        add = self._adder(params, priority=priority, tenant=tenant, cache_salt=cache_salt)
+        return AsyncAnswer(self, encode, add, _checked_id(request_id))
 
     async def abort(self, request_id: str) -> bool:
         """End the request of this name with "abort"; its blocks are free when this returns. False if there is none."""
@@ -109,25 +127,12 @@ class AsyncLLM:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _answer(
-        self, encode: Callable[[], EncodedPrompt], params: SamplingParams | None, request_id: str | None
-    ) -> AsyncAnswer:
+    def _adder(self, params: SamplingParams | None, **admission: Any) -> _Add:
         if params is not None and not isinstance(params, SamplingParams):
             raise InvalidParameter("params", f"expected SamplingParams, got {show(params)}")
-        if request_id is not None and not (isinstance(request_id, str) and 0 < len(request_id) <= MAX_REQUEST_ID_CHARS):
-            raise InvalidParameter(
-                "request_id", f"expected text of 1 to {MAX_REQUEST_ID_CHARS} characters, got {show(request_id)}"
-            )
-        return AsyncAnswer(self, encode, params or SamplingParams(), request_id)
+        return partial(self._llm._engine.add_request, params=params or SamplingParams(), **admission)
 
-    async def _start(
-        self,
-        encode: Callable[[], EncodedPrompt],
-        params: SamplingParams,
-        request_id: str | None,
-        *,
-        whole: bool,
-    ) -> _Stream:
+    async def _start(self, encode: _Encode, add: _Add, request_id: str | None, *, whole: bool) -> _Stream:
         loop = asyncio.get_running_loop()
         try:
             text, token_ids = await loop.run_in_executor(self._prompt_threads, encode)
@@ -136,7 +141,7 @@ class AsyncLLM:
                 raise
             raise InvalidRequest("this AsyncLLM is closed") from None
         streams, stream = self._streams, _Stream(loop, self._llm._model, text, request_id, whole=whole)
-        added = self._thread.submit(lambda: streams.add(stream, token_ids, params))
+        added = self._thread.submit(lambda: streams.add(stream, add, token_ids))
         try:
             await asyncio.wrap_future(added)
         except BaseException:
@@ -158,15 +163,9 @@ class AsyncAnswer:
     Nothing is queued until then.
     """
 
-    def __init__(
-        self,
-        llm: AsyncLLM,
-        encode: Callable[[], EncodedPrompt],
-        params: SamplingParams,
-        request_id: str | None,
-    ) -> None:
+    def __init__(self, llm: AsyncLLM, encode: _Encode, add: _Add, request_id: str | None) -> None:
         self._llm = llm
-        self._arguments = (encode, params, request_id)
+        self._arguments = (encode, add, request_id)
         self._begun = False
 
     def __aiter__(self) -> AsyncIterator[StreamChunk]:
@@ -263,11 +262,11 @@ class _Streams:
         self._of: dict[Request, _Stream] = {}
         self._named: dict[str, _Stream] = {}
 
-    def add(self, stream: _Stream, token_ids: Sequence[int], params: SamplingParams) -> None:
+    def add(self, stream: _Stream, add: _Add, token_ids: Sequence[int]) -> None:
         name = stream.request_id
         if name is not None and name in self._named:
             raise InvalidParameter("request_id", f"{name!r} is still running; give each request a name of its own")
-        stream.requests = self._engine.add_request(token_ids, params)
+        stream.requests = add(token_ids)
         stream.answers = {request: AnswerStream(request) for request in stream.requests}
         stream.num_running = len(stream.requests)
         self._of.update(dict.fromkeys(stream.requests, stream))
@@ -322,6 +321,14 @@ class _Streams:
             stream.finished = True
             if stream.request_id is not None:
                 del self._named[stream.request_id]
+
+
+def _checked_id(request_id: str | None) -> str | None:
+    if request_id is None or (isinstance(request_id, str) and 0 < len(request_id) <= MAX_REQUEST_ID_CHARS):
+        return request_id
+    raise InvalidParameter(
+        "request_id", f"expected text of 1 to {MAX_REQUEST_ID_CHARS} characters, got {show(request_id)}"
+    )
 
 
 def _wake(streams: list[_Stream]) -> None:

@@ -17,11 +17,16 @@ _K = TypeVar("_K")
 
 @dataclass(frozen=True)
 class Job(Generic[_K]):
-    """A prompt to answer. `encode` makes its text (None if it has none) and token ids when its turn comes."""
+    """A prompt to answer. `encode` makes its text (None if it has none) and token ids when its turn comes.
+
+    `priority` and `cache_salt` are those of `Engine.add_request`.
+    """
 
     key: _K
     encode: Callable[[], tuple[str | None, Sequence[int]]]
     params: SamplingParams
+    priority: int = 0
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,10 @@ def answer_jobs(
                 try:
                     prompt, token_ids = job.encode()
                     with lock:
-                        pending.append(Answered(job.key, prompt, engine.add_request(token_ids, job.params)))
+                        requests = engine.add_request(
+                            token_ids, job.params, priority=job.priority, cache_salt=job.cache_salt
+                        )
+                    pending.append(Answered(job.key, prompt, requests))
                 except InvalidRequest as error:
                     yield Refusal(job.key, job.params, error)
             with lock:
