@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test check bench bench-peers parity goldens docs clean setup setup-dev
+.PHONY: help run test check bench bench-peers bench-many parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -39,6 +39,9 @@ bench: setup ## measure prefill and decode speed
 bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (LLAMA_BIN=folder of its programs)
 	@$(PY) benchmarks/run.py --llama-bin "$(LLAMA_BIN)" $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
 	@$(PY) benchmarks/make_performance_doc.py
+
+bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (LLAMA_BIN=…) and vLLM (VLLM_PYTHON=…)
+	@$(PY) benchmarks/compare_many.py $(if $(LLAMA_BIN),--llama-bin "$(LLAMA_BIN)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(if $(VLLM_PYTHON),--vllm-python "$(VLLM_PYTHON)")
 
 parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
 	@$(VENV)-parity/bin/python -m pytest tests/parity

@@ -116,3 +116,17 @@ def test_the_performance_page_is_what_its_results_say() -> None:
     text = make_performance_doc.DOC.read_text(encoding="utf-8")
     [name] = set(re.findall(r"benchmarks/results/(\S+?\.json)", text))
     assert text == make_performance_doc.page(BENCHMARKS / "results" / name)
+
+
+def test_jobs_are_the_same_for_every_engine() -> None:
+    """A peer's worker makes them anew in its own process, so they must follow from the seed alone."""
+    from many_requests import NEW_TOKENS, SHARED_TOKENS, USER_TOKENS, jobs
+
+    work = jobs(64, 1000)
+    assert work == jobs(64, 1000)
+    assert work[:8] == jobs(8, 1000), "fewer jobs are the first of the same ones"
+    assert len({tuple(job.prompt[:SHARED_TOKENS]) for job in work}) == 1
+    assert len({tuple(job.prompt) for job in work}) == 64
+    lengths = [len(job.prompt) - SHARED_TOKENS for job in work]
+    assert USER_TOKENS[0] <= min(lengths) < max(lengths) <= USER_TOKENS[1]
+    assert all(NEW_TOKENS[0] <= job.num_new <= NEW_TOKENS[1] for job in work)
