@@ -24,6 +24,7 @@ from pellucid.config import EngineConfig
 from pellucid.engine.answer import AnswerText
 from pellucid.engine.outputs import Logprob, PositionLogprobs
 from pellucid.engine.random import derive_seed, fresh_seed
+from pellucid.engine.readout import Readout, Rows
 from pellucid.engine.request import FinishReason, Request, Times
 from pellucid.engine.sampler import RowSampler, ranked_logprobs
 from pellucid.engine.scheduler import Scheduler, StepPlan
@@ -31,6 +32,7 @@ from pellucid.engine.step import build_batch
 from pellucid.errors import ContextLengthExceeded, ExecutorError, InvalidParameter, PellucidError, ResourceError
 from pellucid.executors.base import Program
 from pellucid.fields import integer, show
+from pellucid.graph.passes.hidden import HIDDEN
 from pellucid.sampling import SamplingParams
 from pellucid.text.detokenizer import Detokenizer
 from pellucid.text.tokenizer import Tokenizer
@@ -122,21 +124,38 @@ class Engine:
             self.scheduler.add(request)
         return requests
 
-    def validate(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> list[int]:
-        """The prompt as plain ints. Raises what `add_request` would raise for it."""
+    def add_readout(self, prompt_token_ids: Sequence[int], readout: Readout) -> Request:
+        """Queue a prompt of which `readout` takes what it wants; it ends with "stop" when that has everything.
+
+        The prompt may be as long as the context, since no token follows. Raises what `add_request` raises for it.
+        """
+        prompt = self.validate(prompt_token_ids)
+        request = self._make_request(f"req-{next(self._numbers)}", 0, prompt, SamplingParams(max_tokens=1), seed=0)
+        request.readout = readout
+        self.scheduler.add(request)
+        return request
+
+    def validate(self, prompt_token_ids: Sequence[int], params: SamplingParams | None = None) -> list[int]:
+        """The prompt as plain ints. Raises what `add_request` would raise for it; without `params`, `add_readout`."""
         prompt = list(prompt_token_ids)
         if not prompt:
             raise InvalidParameter("prompt", "it has no tokens, and this model puts none before it; give at least one")
-        asked = len(prompt) + (params.max_tokens or 1)
+        asked = len(prompt) if params is None else len(prompt) + (params.max_tokens or 1)
         if asked > self.max_model_len:
+            if params is None:
+                raise ContextLengthExceeded(
+                    f"the text has {asked} tokens, but the context holds {self.max_model_len} (max_model_len); "
+                    "shorten or divide it"
+                )
             answer = f"max_tokens = {params.max_tokens}" if params.max_tokens else "at least one token of the answer"
             raise ContextLengthExceeded(
                 f"the prompt has {len(prompt)} tokens; with {answer} that makes {asked}, "
                 f"but the context holds {self.max_model_len} (max_model_len); shorten one of them"
             )
-        for name, ids in (("logit_bias", params.logit_bias or ()), ("stop_token_ids", params.stop_token_ids)):
-            for token in ids:
-                integer(name, token, 0, self.vocab_size - 1)
+        if params is not None:
+            for name, ids in (("logit_bias", params.logit_bias or ()), ("stop_token_ids", params.stop_token_ids)):
+                for token in ids:
+                    integer(name, token, 0, self.vocab_size - 1)
         return [integer("prompt_token_ids", token, 0, self.vocab_size - 1) for token in prompt]
 
     def abort(self, requests: Iterable[Request]) -> None:
@@ -154,29 +173,32 @@ class Engine:
         for entry in plan.scheduled:
             entry.request.times.scheduled = entry.request.times.scheduled or now
         try:
-            own_logits = self._run(plan)
+            own_rows = self._run(plan)
         except Exception as error:  # the step is shared: its requests end, waiting ones and the engine do not
             logger.exception("a step of %d tokens failed", plan.num_tokens)
             for entry in plan.scheduled:
                 self._fail(entry.request, error)
             return [entry.request for entry in plan.scheduled]
-        changed = self._advance(plan, own_logits)
+        changed = self._advance(plan, own_rows)
         if not self.has_unfinished:
             self.cache.check(idle=True)
         return changed
 
-    def _run(self, plan: StepPlan) -> list[Logits]:
-        """The step's logits, cut into the rows [., V] of each scheduled request."""
+    def _run(self, plan: StepPlan) -> list[Rows]:
+        """The step's results, cut into the rows of each scheduled request: logits [., V], or what its readout reads."""
         batch, own_rows = build_batch(plan)
-        logits = self.program.run(batch).logits
+        result = self.program.run(batch)
+        logits = result.logits
         if logits.shape != (len(batch.logit_rows), self.vocab_size):
             raise ExecutorError(
                 f"logits have shape {logits.shape}, expected {(len(batch.logit_rows), self.vocab_size)}"
             )
-        return [logits[rows.start : rows.stop] for rows in own_rows]
+        readouts = [entry.request.readout for entry in plan.scheduled]
+        sources = [result.taps[HIDDEN] if r is not None and r.reads == "hidden" else logits for r in readouts]
+        return [source[rows.start : rows.stop] for source, rows in zip(sources, own_rows, strict=True)]
 
-    def _advance(self, plan: StepPlan, own_logits: list[Logits]) -> list[Request]:
-        """Use the logits [., V] that a step made for each request. Those that got a token or ended.
+    def _advance(self, plan: StepPlan, own_rows: list[Rows]) -> list[Request]:
+        """Use the rows that a step made for each request. Those that got a token or ended.
 
         Tokens are chosen in rounds: the first one is about the first row of every request that has caught up, the next
         about the row after it where the draft token between the two was right. num_computed_tokens changes last: a
@@ -184,15 +206,22 @@ class Engine:
         """
         changed: list[Request] = []
         turns: list[_Turn] = []
-        for entry, logits in zip(plan.scheduled, own_logits, strict=True):
+        for entry, rows in zip(plan.scheduled, own_rows, strict=True):
             request, num_computed = entry.request, entry.start + entry.count
             with self._own_failure(request, changed):
-                self._use_prompt_logits(request, logits)
+                if request.readout is not None:
+                    request.readout.take(rows)
+                    request.num_computed_tokens = num_computed
+                    if not request.readout.wanted:
+                        self._finish(request, "stop")
+                        changed.append(request)
+                    continue
+                self._use_prompt_logits(request, rows)
                 if num_computed < request.num_tokens:
                     request.num_computed_tokens = num_computed
                 else:
                     first = request.num_tokens - 1 - entry.start - entry.count
-                    turns.append(_Turn(request, logits[first:], request.draft_token_ids[: -1 - first]))
+                    turns.append(_Turn(request, rows[first:], request.draft_token_ids[: -1 - first]))
                     changed.append(request)
         for turn in turns:
             turn.request.draft_token_ids = []

@@ -16,7 +16,10 @@ from pellucid.engine.engine import Engine
 from pellucid.engine.loader import LoadedModel, load_model
 from pellucid.engine.offline import Job, Refusal, answer_jobs
 from pellucid.engine.outputs import RequestOutput, StreamChunk
+from pellucid.engine.pooling import EmbeddingOutput, ScoreOutput, embed, similarity
 from pellucid.engine.progress import ProgressBar
+from pellucid.engine.reading import Reader
+from pellucid.engine.readout import Pooling
 from pellucid.engine.results import AnswerStream, build_result, refused_result
 from pellucid.errors import InvalidParameter, InvalidRequest
 from pellucid.fields import show
@@ -134,6 +137,35 @@ class LLM:
         """Answer one conversation piece by piece."""
         return self._stream(self._render(messages, add_generation_prompt, chat_template_kwargs), params)
 
+    def embed(
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> list[EmbeddingOutput]:
+        """One vector for each text, made from the model's hidden states after the final norm.
+
+        `pooling`: their mean, the last token's, or the first token's ("cls": of little use in a model whose tokens see
+        only what is before them). `dimensions` keeps the first ones; what is left is normalised if `normalize` says so.
+
+        Raises InvalidRequest (and starts nothing) when a text is empty or longer than the context: none is ever cut.
+        """
+        prompts = [self._prompt(text) for text in _prompt_list(texts)]
+        options: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "dimensions": dimensions}
+        return embed(self._reader(), self._model, prompts, **options)
+
+    def score(
+        self, query: Prompt, documents: Prompt | Sequence[Prompt], *, pooling: Pooling = "mean"
+    ) -> list[ScoreOutput]:
+        """How alike `query` is to each document: the cosine similarity of their embeddings.
+
+        Results come in the order of the documents. Raises what `embed` raises.
+        """
+        first, *others = self.embed([query, *_prompt_list(documents)], pooling=pooling)
+        return [similarity(first, other) for other in others]
+
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of `text`: with the model's begin token, and with control tokens read as such, if wanted."""
         return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
@@ -154,6 +186,11 @@ class LLM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _reader(self) -> Reader:
+        with self._lock:
+            self._require_open()
+        return Reader(self._engine, self._lock, max_queued=2 * self.config.max_num_seqs)
 
     def _prompt(self, prompt: Prompt) -> EncodedPrompt:
         if isinstance(prompt, str):

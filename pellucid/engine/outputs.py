@@ -46,12 +46,8 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """What produced this answer, enough to produce it again.
-
-    `prompt` is the text as the model saw it (None for a prompt of token ids), `sampling_params` the effective ones with
-    the seed that was used. `quantization` is the label of the weights' storage ("Q4_K_M", "F32", …).
-    """
+class ModelReceipt:
+    """Which model computed something, and how. `quantization` is the label of the weights' storage ("Q4_K_M", …)."""
 
     version: str
     model: str
@@ -62,6 +58,16 @@ class Receipt:
     threads: int
     kv_cache_dtype: str
     max_model_len: int
+
+
+@dataclass(frozen=True)
+class Receipt(ModelReceipt):
+    """What produced this answer, enough to produce it again.
+
+    `prompt` is the text as the model saw it (None for a prompt of token ids), `sampling_params` the effective ones with
+    the seed that was used.
+    """
+
     prompt: str | None
     sampling_params: dict[str, object]
     seed: int

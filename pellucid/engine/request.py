@@ -7,6 +7,7 @@ from typing import Literal
 
 from pellucid.engine.answer import AnswerText
 from pellucid.engine.outputs import PositionLogprobs
+from pellucid.engine.readout import Readout
 from pellucid.engine.sampler import RowSampler
 from pellucid.sampling import SamplingParams
 
@@ -33,7 +34,8 @@ class Request:
 
     A smaller `priority` is served earlier; requests of one `tenant` share what is fair between tenants; blocks are
     shared only between requests of the same `cache_salt`. `draft_token_ids` are guesses of what follows `token_ids`,
-    verified by the next step that has room for them.
+    verified by the next step that has room for them. One with a `readout` generates nothing: it ends when that has all
+    the rows it wants, and its sampler and text are never used.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Request:
     priority: int = 0
     tenant: str = ""
     cache_salt: str = ""
+    readout: Readout | None = None
     draft_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
     num_preemptions: int = 0
@@ -82,5 +85,10 @@ class Request:
 
     @property
     def first_logit_position(self) -> int:
-        """Logits are wanted of the tokens from this position on; those of position p are about the token at p + 1."""
+        """Logits are wanted of the tokens from this position on; those of position p are about the token at p + 1.
+
+        What a readout wants of them may also be hidden states.
+        """
+        if self.readout is not None:
+            return self.readout.wanted.start
         return len(self.prompt_logprobs) - 1 if self.wants_prompt_logits else self.num_tokens - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pellucid import __version__
 from pellucid.engine.loader import LoadedModel
-from pellucid.engine.outputs import CompletionOutput, Metrics, Receipt, RequestOutput, StreamChunk, Usage
+from pellucid.engine.outputs import CompletionOutput, Metrics, ModelReceipt, Receipt, RequestOutput, StreamChunk, Usage
 from pellucid.engine.request import Request
 from pellucid.errors import PellucidError
 from pellucid.sampling import SamplingParams
@@ -118,8 +118,18 @@ def _metrics(requests: list[Request]) -> Metrics:
 def _receipt(
     model: LoadedModel, prompt: str | None, params: SamplingParams, seed: int, num_cached_tokens: int
 ) -> Receipt:
-    info = model.program.info
     return Receipt(
+        **vars(model_receipt(model)),
+        prompt=prompt,
+        sampling_params={**params.as_dict(), "seed": seed},
+        seed=seed,
+        cached_tokens=num_cached_tokens,
+    )
+
+
+def model_receipt(model: LoadedModel) -> ModelReceipt:
+    info = model.program.info
+    return ModelReceipt(
         version=__version__,
         model=str(model.path),
         architecture=model.config.architecture,
@@ -129,8 +139,4 @@ def _receipt(
         threads=info.threads,
         kv_cache_dtype=info.kv_cache_dtype,
         max_model_len=model.max_model_len,
-        prompt=prompt,
-        sampling_params={**params.as_dict(), "seed": seed},
-        seed=seed,
-        cached_tokens=num_cached_tokens,
     )

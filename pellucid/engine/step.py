@@ -9,10 +9,11 @@ from pellucid.executors.base import BLOCK_SIZE, Batch
 
 
 def build_batch(plan: StepPlan) -> tuple[Batch, list[range]]:
-    """The arrays of one step, and for each scheduled request the rows of the logits [R, V] that are its own.
+    """The arrays of one step, and for each scheduled request its own rows of the logits [R, V].
 
     A request has logits for its computed tokens from `first_logit_position` on: none while a prompt is unfinished, one
-    when it catches up, more when log-probabilities of the prompt are wanted.
+    when it catches up, more when log-probabilities of the prompt are wanted. One with a readout has what that wants,
+    and if it reads hidden states, its rows are those of the hidden states [P, E].
     """
     counts = np.array([s.count for s in plan.scheduled], np.int32)
     starts = np.array([s.start for s in plan.scheduled], np.int32)
@@ -22,14 +23,19 @@ def build_batch(plan: StepPlan) -> tuple[Batch, list[range]]:
     block_tables = np.zeros((len(counts), max(len(s.block_ids) for s in plan.scheduled)), np.int32)  # [B, blocks]
     token_ids: list[int] = []
     logit_rows: list[int] = []
+    hidden_rows: list[int] = []
     own_rows: list[range] = []
     for b, s in enumerate(plan.scheduled):
         block_tables[b, : len(s.block_ids)] = s.block_ids
         token_ids += s.request.token_ids[s.start : s.start + s.count]
-        first = max(0, s.request.first_logit_position - s.start)
-        rows = range(int(query_start[b]) + first, int(query_start[b + 1]))
-        own_rows.append(range(len(logit_rows), len(logit_rows) + len(rows)))
-        logit_rows += rows
+        readout, end = s.request.readout, s.start + s.count
+        first = max(s.start, s.request.first_logit_position)
+        last = end if readout is None else min(end, readout.wanted.stop)
+        offset = int(query_start[b]) - s.start
+        rows = range(offset + first, offset + last)
+        wanted = hidden_rows if readout is not None and readout.reads == "hidden" else logit_rows
+        own_rows.append(range(len(wanted), len(wanted) + len(rows)))
+        wanted += rows
 
     sequence = np.repeat(np.arange(len(counts)), counts)  # [T], the b of each token
     positions = np.arange(len(token_ids)) - np.repeat(query_start[:-1] - starts, counts)  # [T]
@@ -42,5 +48,6 @@ def build_batch(plan: StepPlan) -> tuple[Batch, list[range]]:
         query_start=query_start,
         seq_lens=starts + counts,
         logit_rows=np.array(logit_rows, np.int32),
+        hidden_rows=np.array(hidden_rows, np.int32),
     )
     return batch, own_rows

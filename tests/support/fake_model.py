@@ -12,6 +12,7 @@ import numpy as np
 
 from pellucid.errors import ExecutorError, InvalidParameter
 from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult
+from pellucid.graph.passes.hidden import HIDDEN
 
 VOCAB_SIZE = 260
 BOS, EOS, END_OF_TURN, UNUSED = 256, 257, 258, 259
@@ -50,11 +51,14 @@ def continuing(*texts: str | Sequence[int]) -> Predict:
 class FakeProgram:
     """Checks every promise that a Batch makes, then answers from `predict(tokens)`."""
 
-    def __init__(self, predict: Predict = hashed, *, num_blocks: int = 64) -> None:
+    def __init__(
+        self, predict: Predict = hashed, *, hidden: Predict = lambda _: np.zeros(1, np.float32), num_blocks: int = 64
+    ) -> None:
         self.info = ProgramInfo("fake", "none", 1, "int64", num_blocks, 0)
         self.batches: list[Batch] = []
         self.fail_next = False
         self._predict = predict
+        self._hidden = hidden
         self._cache = np.full(num_blocks * BLOCK_SIZE, -1)  # token id by slot
         self._closed = False
 
@@ -74,13 +78,17 @@ class FakeProgram:
         self._cache[batch.slot_mapping] = batch.token_ids
         logits = np.zeros((len(batch.logit_rows), VOCAB_SIZE), np.float32)
         for r, row in enumerate(batch.logit_rows):
-            b = int(np.searchsorted(batch.query_start, row, side="right")) - 1
-            length = batch.seq_lens[b] - (batch.query_start[b + 1] - 1 - row)
-            assert batch.positions[row] == length - 1
-            places = np.arange(length)
-            slots = batch.block_tables[b, places // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + places % BLOCK_SIZE
-            logits[r] = self._predict(self._cache[slots].tolist())
-        return StepResult(logits)
+            logits[r] = self._predict(self._tokens_up_to(batch, row))
+        hidden = [self._hidden(self._tokens_up_to(batch, row)) for row in batch.hidden_rows]
+        return StepResult(logits, {HIDDEN: np.array(hidden, np.float32)})
+
+    def _tokens_up_to(self, batch: Batch, row: int) -> list[int]:
+        b = int(np.searchsorted(batch.query_start, row, side="right")) - 1
+        length = batch.seq_lens[b] - (batch.query_start[b + 1] - 1 - row)
+        assert batch.positions[row] == length - 1
+        places = np.arange(length)
+        slots = batch.block_tables[b, places // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + places % BLOCK_SIZE
+        return self._cache[slots].tolist()
 
     def close(self) -> None:
         self._closed = True

@@ -91,7 +91,7 @@ def compiled(executor: Executor, graph: Graph, *, sequences: int = 40) -> Progra
     return executor.compile(graph, sequences * MAX_MODEL_LEN // BLOCK_SIZE)
 
 
-def quantised_graph() -> Graph:
+def quantised_graph(*, fused: bool = True) -> Graph:
     """Two layers, one of them with a window, whose matrices are random bytes of the common block types."""
     random = np.random.default_rng(3)
     width, heads, kv_heads, head_size, inner = 256, 4, 2, 64, 512
@@ -129,4 +129,5 @@ def quantised_graph() -> Graph:
             gate, up = (g.linear(h, matrix(f"{i}.{name}", ffn, inner, width)) for name in ("gate", "up"))
             x = g.add(x, g.linear(g.glu(gate, up, act="silu"), matrix(f"{i}.down", value, width, inner)))
     x = norm(g.select(x), "final_norm")
-    return fuse(g.finish(g.linear(x, matrix("head", QuantType.Q6_K, VOCAB_SIZE, width))))
+    graph = g.finish(g.linear(x, matrix("head", QuantType.Q6_K, VOCAB_SIZE, width)))
+    return fuse(graph) if fused else graph

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pellucid.executors.base import BLOCK_SIZE, Batch, Program
+from pellucid.graph.passes.hidden import HIDDEN
 
 Logits = npt.NDArray[np.float32]
 
@@ -69,6 +70,12 @@ def hidden_batch(work: Sequence[tuple[TokenSequence, int]], hidden_rows: Sequenc
     """A batch that wants the logits of its last row, and hidden states."""
     batch = make_batch(work)
     return replace(batch, logit_rows=batch.logit_rows[-1:], hidden_rows=np.array(hidden_rows, np.int32))
+
+
+def full_hidden(program: Program, token_ids: Sequence[int]) -> Logits:
+    """Hidden states [T, E] of a graph that `hidden` has prepared, all tokens in one step."""
+    [sequence] = new_sequences(program.info.num_blocks, [token_ids])
+    return program.run(hidden_batch([(sequence, len(token_ids))], range(len(token_ids)))).taps[HIDDEN]
 
 
 def batched(program: Program, prompts: Sequence[Sequence[int]], chunk: int) -> list[Logits]:
