@@ -134,7 +134,7 @@ NB_MODULE(_native, m) {
             "attention",
             [](Program& p, ViewTuple q, ViewTuple k, ViewTuple v, int cache, int num_heads, int num_kv_heads,
                int head_size, int window, float scale, float softcap, ViewTuple out) {
-                p.need_scratch(attend_scratch_floats(head_size) * (int64_t)sizeof(float));
+                p.need_scratch(attend_scratch_bytes(num_heads / num_kv_heads, head_size));
                 p.add(make_attention(view(q), view(k), view(v),
                                      {cache, num_heads, num_kv_heads, head_size, window, scale, softcap}, view(out)));
             },

@@ -180,24 +180,57 @@ class Attention : public Op {
   public:
     Attention(View q, View k, View v, AttentionShape shape, View out) : q_(q), k_(k), v_(v), out_(out), shape_(shape) {}
 
-    // First the step's keys and values go to their slots, then each head of each group of rows reads them.
-    int num_phases() const override { return 2; }
-    int64_t num_tasks(const Step& s, const Context&, int phase) const override {
+    // First the step's keys and values go to their slots, then each group of rows reads them with the heads that share
+    // a kv head; few rows with many keys do so part by part, merged at the end.
+    int num_phases() const override { return 3; }
+    int64_t num_tasks(const Step& s, const Context& c, int phase) const override {
         if (phase == 0) return RowTasks(s.num_tokens, 2 * k_.width).count();
-        int64_t groups = 0;
-        for (int64_t b = 0; b < s.num_seqs; b++) groups += row_groups(s, b);
-        return groups * shape_.num_heads;
+        const int64_t units = num_units(s), parts = num_parts(s, c);
+        return phase == 1 ? units * parts : parts > 1 ? units : 0;
     }
     void run(const Step& s, Context& c, int phase, int64_t task, int thread) const override {
-        if (phase == 0)
-            RowTasks(s.num_tokens, 2 * k_.width).each(task, [&](int64_t r) { store(s, c, r); });
-        else
-            attend(s, c, task, thread);
+        if (phase == 0) return RowTasks(s.num_tokens, 2 * k_.width).each(task, [&](int64_t r) { store(s, c, r); });
+        const int64_t parts = num_parts(s, c), unit = phase == 1 ? task / parts : task;
+        AttendTask t = task_of(s, c, unit);
+        t.scratch = (float*)c.thread_scratch[(size_t)thread].data();
+        if (parts > 1) {
+            t.part_stride = partial_floats();
+            t.partial = c.attend_parts.data() + unit * parts * t.part_stride;
+        }
+        if (phase == 2) return c.kernels->merge_parts(t);
+        t.part = task % parts;
+        if (t.partial) t.partial += t.part * t.part_stride;
+        c.kernels->attend[c.kv_kind](t);
+    }
+    void reserve(const Step& s, Context& c) const override {
+        const int64_t parts = num_parts(s, c);
+        const size_t floats = parts > 1 ? (size_t)(num_units(s) * parts * partial_floats()) : 0;
+        if (c.attend_parts.size() < floats) c.attend_parts.resize(floats);
     }
 
   private:
-    static int64_t row_groups(const Step& s, int64_t b) {
-        return (s.query_start[b + 1] - s.query_start[b] + kMaxAttendRows - 1) / kMaxAttendRows;
+    int group() const { return shape_.num_heads / shape_.num_kv_heads; }
+    int64_t row_groups(const Step& s, int64_t b) const {
+        const int64_t rows = attend_rows(group());
+        return (s.query_start[b + 1] - s.query_start[b] + rows - 1) / rows;
+    }
+    int64_t num_units(const Step& s) const {
+        int64_t groups = 0;
+        for (int64_t b = 0; b < s.num_seqs; b++) groups += row_groups(s, b);
+        return groups * shape_.num_kv_heads;
+    }
+    int64_t partial_floats() const {
+        return (int64_t)attend_rows(group()) * group() * (padded_head(shape_.head_size) + 2);
+    }
+    // Parts of keys that are tasks of their own: one, unless there are too few units to keep all threads busy. The
+    // result is the same either way.
+    int64_t num_parts(const Step& s, const Context& c) const {
+        const int64_t threads = (int64_t)c.thread_scratch.size();
+        if (threads == 1 || num_units(s) >= 4 * threads) return 1;
+        int64_t highest = 0;
+        for (int64_t b = 0; b < s.num_seqs; b++)
+            highest = std::max<int64_t>(highest, s.positions[s.query_start[b + 1] - 1]);
+        return highest / kKeyPart + 1;
     }
     int64_t block_bytes(const Context& c, int64_t per_slot) const {
         return 16 * shape_.num_kv_heads * per_slot * (c.kv_kind == 1 ? 2 : 4);
@@ -210,31 +243,32 @@ class Attention : public Op {
                                        cache.values.data() + block * block_bytes(c, padded_head(shape_.head_size)),
                                        (int)(s.slot_mapping[r] % 16), shape_.num_kv_heads, shape_.head_size);
     }
-    void attend(const Step& s, Context& c, int64_t task, int thread) const {
+    AttendTask task_of(const Step& s, const Context& c, int64_t unit) const {
         // The longest contexts are usually last in a sequence; claim those row groups first.
-        int64_t group = task / shape_.num_heads, b = 0;
-        const int head = (int)(task % shape_.num_heads);
-        while (group >= row_groups(s, b)) group -= row_groups(s, b++);
-        group = row_groups(s, b) - 1 - group;
-        const int64_t row = s.query_start[b] + group * kMaxAttendRows;
+        int64_t groups = unit / shape_.num_kv_heads, b = 0;
+        const int kv_head = (int)(unit % shape_.num_kv_heads), max_rows = attend_rows(group());
+        while (groups >= row_groups(s, b)) groups -= row_groups(s, b++);
+        const int64_t row = s.query_start[b] + (row_groups(s, b) - 1 - groups) * max_rows;
+        const int64_t column = (int64_t)kv_head * group() * shape_.head_size;
         AttendTask t{};
-        t.q = row_of(s, q_, row) + head * shape_.head_size;
+        t.q = row_of(s, q_, row) + column;
         t.q_stride = q_.stride;
-        t.out = s.at(out_) + row * out_.stride + head * shape_.head_size;
+        t.out = s.at(out_) + row * out_.stride + column;
         t.out_stride = out_.stride;
         t.positions = s.positions + row;
-        t.rows = (int)std::min<int64_t>(kMaxAttendRows, s.query_start[b + 1] - row);
+        t.rows = (int)std::min<int64_t>(max_rows, s.query_start[b + 1] - row);
+        t.group = group();
         t.keys = c.caches[(size_t)shape_.cache].keys.data();
         t.values = c.caches[(size_t)shape_.cache].values.data();
         t.block_table = s.block_tables + b * s.max_blocks;
+        t.num_blocks = s.max_blocks;
         t.num_kv_heads = shape_.num_kv_heads;
-        t.kv_head = head / (shape_.num_heads / shape_.num_kv_heads);
+        t.kv_head = kv_head;
         t.head_size = shape_.head_size;
         t.scale = shape_.scale;
         t.softcap = shape_.softcap;
         t.window = shape_.window;
-        t.scratch = (float*)c.thread_scratch[(size_t)thread].data();
-        c.kernels->attend[c.kv_kind](t);
+        return t;
     }
 
     View q_, k_, v_, out_;

@@ -53,6 +53,7 @@ struct Context {
     };
     std::vector<Cache> caches;
     std::vector<Memory> thread_scratch;
+    std::vector<float> attend_parts;  // the current attention's, where its keys are divided over threads
     // The current linear's prepared input.
     std::vector<float> normed;
     std::vector<int16_t> q;

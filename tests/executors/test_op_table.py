@@ -239,6 +239,27 @@ def test_attention(
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("heads", "kv_heads", "head_size", "window"), [(3, 1, 20, 0), (13, 1, 16, 0), (2, 2, 8, 700)])
+def test_attention_over_long_contexts(isa: str, heads: int, kv_heads: int, head_size: int, window: int) -> None:
+    """Several parts of 512 keys: divided over threads where rows are few, in one go where they are many."""
+    count, query, key = 1100, heads * head_size, kv_heads * head_size
+    x = 2 * rows_of(count, query + 2 * key)
+
+    def build(g: GraphBuilder, v: Value) -> Value:
+        q, k, value = g.slice(v, 0, query), g.slice(v, query, key), g.slice(v, query + key, key)
+        shape = {"num_heads": heads, "num_kv_heads": kv_heads, "head_size": head_size}
+        return g.attention(q, k, value, **shape, scale=head_size**-0.5, window=window)
+
+    graph = one_op(x, build)
+    expected = run(ReferenceExecutor("float64"), graph, count)
+    found = run(CpuExecutor(threads=1, isa=isa, kv_cache_dtype="float32"), graph, count)
+    assert_close(found, expected, np.abs(x).max(), 3e-6)
+    for threads, chunk in ((1, 1), (2, 1), (3, 64), (2, 500)):
+        executor = CpuExecutor(threads=threads, isa=isa, kv_cache_dtype="float32")
+        np.testing.assert_array_equal(run(executor, graph, count, chunk), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("type", [QuantType.F32, QuantType.Q8_0, QuantType.Q6_K], ids=lambda t: t.name)
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
 def test_damage_is_not_rounded_away(isa: str, type: QuantType, damage: float) -> None:

@@ -1,21 +1,39 @@
 // Causal attention over the paged cache, with an online softmax (Milakov & Gimelshein 2018; Dao et al. 2022).
 //
-// Keys are summed in chunks of 64 at absolute positions, so a row's result depends on its position and cache alone. A
-// key block is stored [head_size, 16]: lanes are keys and a score is one chain of multiply-adds; a value block is
-// stored [16, head_size]: lanes are channels. Keys a row may not see are never multiplied in: a slot that another
-// request left behind may hold anything.
+// Keys are summed in chunks of 64 and chunks in parts of 512, both at absolute positions; parts are merged in order. So
+// a row's result depends on its position and cache alone, and a few rows with a long context can be divided over
+// threads. A key block is stored [head_size, 16]: lanes are keys and a score is one chain of multiply-adds; a value
+// block is stored [16, head_size]: lanes are channels. Keys a row may not see are never multiplied in: a slot that
+// another request left behind may hold anything.
+//
+// A tile is up to kAttendRows queries of one kv head (rows of the sequence × the heads that share its keys): a vector
+// of keys or values is loaded and converted once for all of them. The queries of a tile lie interleaved, [head_size,
+// rows].
+//
+// Ladder (AVX2 on a Zen 3 core, 32 query heads over 8 kv heads of 64, float16 cache; billions of multiply-adds a second
+// of one thread's CPU time on a busy machine; eight lanes twice a cycle make 52, the loop over one tile alone 48):
+//                                                  64 rows at 8,192   512 rows from 0   1 row at 8,192
+//   one row and one head at a time                        18                18                10
+//   tiles of 6 queries                                    30                28                17
+//   the next chunk fetched while one is read              32                29                23
+// Without its exponentials the last one reaches 36. Dropped: fetching ahead in bursts before each block (1 row: 20),
+// and in every tile instead of the first (heads of 256: 30 instead of 34).
 #pragma once
 
 namespace PELLUCID_ISA {
 
 using pellucid::AttendTask;
 using pellucid::kKeyChunk;
+using pellucid::kKeyPart;
 using pellucid::padded_head;
 
+struct Half {
+    uint16_t bits;
+};
 PELLUCID_INLINE vf load_kv(const float* p) { return load(p); }
-PELLUCID_INLINE vf load_kv(const uint16_t* p) { return load_f16(p); }
+PELLUCID_INLINE vf load_kv(const Half* p) { return load_f16(p); }
 PELLUCID_INLINE void store_element(float* p, float x) { *p = x; }
-PELLUCID_INLINE void store_element(uint16_t* p, float x) { *p = to_f16(x); }
+PELLUCID_INLINE void store_element(Half* p, float x) { p->bits = to_f16(x); }
 
 template <class KV>
 void store_kv(const float* k, const float* v, void* keys, void* values, int offset, int num_kv_heads, int head_size) {
@@ -27,112 +45,289 @@ void store_kv(const float* k, const float* v, void* keys, void* values, int offs
     }
 }
 
-// acc[0:head] += sum over keys [from, to) of p[key] * V[key], in key order.
-template <int N, class KV>
-PELLUCID_INLINE void add_values(const AttendTask& t, int64_t block, int from, int to, const float* p, int d,
-                                float* acc) {
-    const int padded = padded_head(t.head_size);
-    vf sum[N];
-    PELLUCID_UNROLL
-    for (int n = 0; n < N; n++) sum[n] = load(acc + d + 16 * n);
-    for (int j = from; j < to; j++) {
-        const KV* v = (const KV*)t.values +
-                      ((t.block_table[block + j / 16] * (int64_t)t.num_kv_heads + t.kv_head) * 16 + j % 16) * padded +
-                      d;
-        PELLUCID_UNROLL
-        for (int n = 0; n < N; n++) sum[n] = fma(set(p[j]), load_kv(v + 16 * n), sum[n]);
+// Vectors side by side in a tile of M rows: enough sums to keep the multipliers busy, no more than there are registers.
+constexpr int tile_vectors(int m) { return 4 * m <= kAttendRows ? 4 : 2 * m <= kAttendRows ? 2 : 1; }
+
+// Calls f<M>() for the M that equals m, 1…Most.
+template <int Most, class F>
+PELLUCID_INLINE void with_rows(int m, F&& f) {
+    if constexpr (Most > 1) {
+        if (m < Most) return with_rows<Most - 1>(m, f);
     }
-    PELLUCID_UNROLL
-    for (int n = 0; n < N; n++) store(acc + d + 16 * n, sum[n]);
+    f.template operator()<Most>();
 }
 
-// scores[16 i] of N consecutive key blocks.
-template <int N, class KV>
-PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, const float* q, float* scores) {
-    const KV* k[N];
-    vf s[N];
+template <class KV>
+PELLUCID_INLINE const KV* key_block(const AttendTask& t, int64_t block) {
+    return (const KV*)t.keys + (t.block_table[block] * (int64_t)t.num_kv_heads + t.kv_head) * t.head_size * 16;
+}
+template <class KV>
+PELLUCID_INLINE const KV* value_block(const AttendTask& t, int64_t block) {
+    return (const KV*)t.values +
+           (t.block_table[block] * (int64_t)t.num_kv_heads + t.kv_head) * 16 * padded_head(t.head_size);
+}
+// The block to fetch from memory while a chunk's first tile reads `block`: its place in the next chunk. The other tiles
+// find what they ask for in the cache.
+PELLUCID_INLINE int64_t ahead(const AttendTask& t, int64_t block, bool first) {
+    const int64_t next = block + kKeyChunk / 16;
+    return first && next < t.num_blocks ? next : block;
+}
+
+// scores[row][0:16 N] of M rows and N consecutive key blocks.
+template <int M, int N, class KV>
+PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, bool first, const float* q, float* scores) {
+    const KV *k[N], *next[N];
+    vf s[N][M];
     PELLUCID_UNROLL
     for (int n = 0; n < N; n++) {
-        k[n] = (const KV*)t.keys + (t.block_table[block + n] * (int64_t)t.num_kv_heads + t.kv_head) * t.head_size * 16;
-        s[n] = set(0.0f);
-    }
-    for (int d = 0; d < t.head_size; d++) {
-        const vf qd = set(q[d]);
+        k[n] = key_block<KV>(t, block + n);
+        next[n] = key_block<KV>(t, ahead(t, block + n, first));
         PELLUCID_UNROLL
-        for (int n = 0; n < N; n++) s[n] = fma(qd, load_kv(k[n] + 16 * d), s[n]);
+        for (int m = 0; m < M; m++) s[n][m] = set(0.0f);
+    }
+    for (int d = 0; d < t.head_size; d++, q += M) {
+        PELLUCID_UNROLL
+        for (int n = 0; n < N; n++) {
+            __builtin_prefetch(next[n] + 16 * d);
+            const vf key = load_kv(k[n] + 16 * d);
+            PELLUCID_UNROLL
+            for (int m = 0; m < M; m++) s[n][m] = fma(set(q[m]), key, s[n][m]);
+        }
     }
     PELLUCID_UNROLL
-    for (int n = 0; n < N; n++) store(scores + 16 * n, s[n]);
+    for (int n = 0; n < N; n++) {
+        PELLUCID_UNROLL
+        for (int m = 0; m < M; m++) store(scores + m * kKeyChunk + 16 * n, s[n][m]);
+    }
 }
 
-// One row and the keys [from, to) of the chunk that starts at `start`; state is the running maximum, sum and output.
-template <class KV>
-PELLUCID_INLINE void attend_chunk(const AttendTask& t, const float* q, int64_t start, int from, int to, float& top,
-                                  float& sum, float* acc) {
-    const int64_t block = start / 16;
-    alignas(64) float s[kKeyChunk];
-    const int first = from / 16, last = (to + 15) / 16;
-    int n = first;
-    if (last - first == 4) n += 4, score_blocks<4, KV>(t, block, q, s);
-    for (; n + 2 <= last; n += 2) score_blocks<2, KV>(t, block + n, q, s + 16 * n);
-    for (; n < last; n++) score_blocks<1, KV>(t, block + n, q, s + 16 * n);
-    if (t.softcap > 0.0f)
-        for (n = first; n < last; n++)
-            store(s + 16 * n, mul(set(t.softcap), tanh(mul(load(s + 16 * n), set(1.0f / t.softcap)))));
-    for (int j = first * 16; j < from; j++) s[j] = -__builtin_inff();
-    for (int j = to; j < last * 16; j++) s[j] = -__builtin_inff();
-    vf largest = load(s + 16 * first);
-    for (n = first + 1; n < last; n++) largest = max(largest, load(s + 16 * n));
-    const float chunk_top = hmax(largest);
-    const float new_top = top > chunk_top ? top : chunk_top;
-    float keep[16];
-    store(keep, exp(set(top - new_top)));
-    const float decay = sum > 0.0f || sum != sum ? keep[0] : 0.0f;
-    vf total = set(0.0f);
-    for (n = first; n < last; n++) {
-        store(s + 16 * n, exp(sub(load(s + 16 * n), set(new_top))));
-        for (int j = 16 * n; j < from; j++) s[j] = 0.0f;
-        for (int j = to; j < 16 * (n + 1); j++) s[j] = 0.0f;
-        total = add(total, load(s + 16 * n));
+// out[row][d : d + 16 N] = out * decay + sum over keys [from, to) of p[row][key] * V[key], in key order.
+template <int M, int N, class KV>
+PELLUCID_INLINE void add_channels(const AttendTask& t, int64_t block, bool first, int from, int to, const float* p,
+                                  const float* decay, int d, float* out) {
+    const int padded = padded_head(t.head_size);
+    vf sum[M][N];
+    PELLUCID_UNROLL
+    for (int m = 0; m < M; m++) {
+        PELLUCID_UNROLL
+        for (int n = 0; n < N; n++) sum[m][n] = mul(load(out + m * padded + d + 16 * n), set(decay[m]));
     }
-    sum = sum * decay + hsum(total);
-    top = new_top;
+    for (int j = from; j < to;) {
+        const int end = to < (j / 16 + 1) * 16 ? to : (j / 16 + 1) * 16;
+        const int offset = j % 16 * padded + d;
+        const KV* v = value_block<KV>(t, block + j / 16) + offset;
+        const KV* next = value_block<KV>(t, ahead(t, block + j / 16, first)) + offset;
+        for (; j < end; j++, v += padded, next += padded) {
+            __builtin_prefetch(next);
+            PELLUCID_UNROLL
+            for (int n = 0; n < N; n++) {
+                const vf value = load_kv(v + 16 * n);
+                PELLUCID_UNROLL
+                for (int m = 0; m < M; m++) sum[m][n] = fma(set(p[m * kKeyChunk + j]), value, sum[m][n]);
+            }
+        }
+    }
+    PELLUCID_UNROLL
+    for (int m = 0; m < M; m++) {
+        PELLUCID_UNROLL
+        for (int n = 0; n < N; n++) store(out + m * padded + d + 16 * n, sum[m][n]);
+    }
+}
+
+template <int M, class KV>
+PELLUCID_INLINE void add_values(const AttendTask& t, int64_t block, bool first, int from, int to, const float* p,
+                                const float* decay, float* out) {
+    constexpr int N = tile_vectors(M);
     const int padded = padded_head(t.head_size);
     int d = 0;
-    if (decay != 1.0f)
-        for (d = 0; d < padded; d += 16) store(acc + d, mul(load(acc + d), set(decay)));
-    for (d = 0; d + 64 <= padded; d += 64) add_values<4, KV>(t, block, from, to, s, d, acc);
-    for (; d < padded; d += 16) add_values<1, KV>(t, block, from, to, s, d, acc);
+    for (; d + 16 * N <= padded; d += 16 * N) add_channels<M, N, KV>(t, block, first, from, to, p, decay, d, out);
+    for (; d < padded; d += 16) add_channels<M, 1, KV>(t, block, first, from, to, p, decay, d, out);
 }
 
+// Running softmax of one row: the largest score, the sum of exponentials, and the weighted sum of values beside them.
+struct Running {
+    float top, sum;
+};
+struct Keys {  // [from, to)
+    int64_t from, to;
+    PELLUCID_INLINE_MEMBER Keys within(int64_t start, int64_t length) const {
+        const int64_t end = start + length;
+        return {from > start ? from : start, to < end ? to : end};
+    }
+    PELLUCID_INLINE_MEMBER bool empty() const { return from >= to; }
+};
+
+// The scores of M rows become exponentials, 0 outside [from, to); what a row has summed so far must be multiplied by
+// its decay.
+template <int M>
+PELLUCID_INLINE void softmax_chunk(float softcap, const int* from, const int* to, float* scores, Running* states,
+                                   float* decay) {
+    alignas(64) float drop[16] = {0};
+    float tops[M];
+    for (int m = 0; m < M; m++) {
+        if (from[m] >= to[m]) continue;
+        float* s = scores + m * kKeyChunk;
+        const int first = from[m] / 16, last = (to[m] + 15) / 16;
+        if (softcap > 0.0f)
+            for (int n = first; n < last; n++)
+                store(s + 16 * n, mul(set(softcap), tanh(mul(load(s + 16 * n), set(1.0f / softcap)))));
+        for (int j = first * 16; j < from[m]; j++) s[j] = -__builtin_inff();
+        for (int j = to[m]; j < last * 16; j++) s[j] = -__builtin_inff();
+        vf largest = load(s + 16 * first);
+        for (int n = first + 1; n < last; n++) largest = max(largest, load(s + 16 * n));
+        const float chunk_top = hmax(largest), before = states[m].top;
+        tops[m] = before > chunk_top ? before : chunk_top;
+        drop[m] = before - tops[m];
+    }
+    alignas(64) float keep[16];
+    store(keep, exp(load(drop)));
+    for (int m = 0; m < M; m++) {
+        decay[m] = 1.0f;
+        if (from[m] >= to[m]) continue;
+        float* s = scores + m * kKeyChunk;
+        const int first = from[m] / 16, last = (to[m] + 15) / 16;
+        vf total = set(0.0f);
+        for (int n = first; n < last; n++) {
+            vf e = exp(sub(load(s + 16 * n), set(tops[m])));
+            store(s + 16 * n, e);
+            if (16 * n < from[m] || 16 * (n + 1) > to[m]) {
+                for (int j = 16 * n; j < from[m]; j++) s[j] = 0.0f;
+                for (int j = to[m]; j < 16 * (n + 1); j++) s[j] = 0.0f;
+                e = load(s + 16 * n);
+            }
+            total = add(total, e);
+        }
+        const float sum = states[m].sum;
+        decay[m] = sum > 0.0f || sum != sum ? keep[m] : 0.0f;
+        states[m] = {tops[m], sum * decay[m] + hsum(total)};
+    }
+}
+
+// M rows and the chunk of keys that starts at `start`; seen[m] are the keys of row m.
+template <int M, class KV>
+PELLUCID_INLINE void attend_chunk(const AttendTask& t, const float* q, int64_t start, bool first, const Keys* seen,
+                                  Running* states, float* outs) {
+    const int64_t block = start / 16;
+    const int padded = padded_head(t.head_size);
+    int from[M], to[M], lowest = kKeyChunk, highest = 0, common_from = 0, common_to = kKeyChunk;
+    for (int m = 0; m < M; m++) {
+        const Keys keys = seen[m].within(start, kKeyChunk);
+        from[m] = (int)(keys.from - start);
+        to[m] = (int)(keys.to - start);
+        common_from = from[m] > common_from ? from[m] : common_from;
+        common_to = to[m] < common_to ? to[m] : common_to;
+        if (keys.empty()) continue;
+        lowest = from[m] < lowest ? from[m] : lowest;
+        highest = to[m] > highest ? to[m] : highest;
+    }
+    if (lowest >= highest) return;
+
+    alignas(64) float s[M * kKeyChunk];
+    constexpr int N = tile_vectors(M);
+    const int last = (highest + 15) / 16;
+    int n = lowest / 16;
+    for (; n + N <= last; n += N) score_blocks<M, N, KV>(t, block + n, first, q, s + 16 * n);
+    for (; n < last; n++) score_blocks<M, 1, KV>(t, block + n, first, q, s + 16 * n);
+
+    const bool tiled = common_from < common_to;
+    const float one = 1.0f;
+    float decay[M];
+    softmax_chunk<M>(t.softcap, from, to, s, states, decay);
+    for (int m = 0; m < M; m++) {
+        // Keys before those that all rows see; without any, all the row's keys.
+        const int end = tiled ? common_from : to[m];
+        if (from[m] >= end) continue;  // as where it sees none
+        add_values<1, KV>(t, block, false, from[m], end, s + m * kKeyChunk, decay + m, outs + m * padded);
+        decay[m] = 1.0f;
+    }
+    if (!tiled) return;
+    add_values<M, KV>(t, block, first, common_from, common_to, s, decay, outs);
+    for (int m = 0; m < M; m++)
+        if (common_to < to[m])
+            add_values<1, KV>(t, block, false, common_to, to[m], s + m * kKeyChunk, &one, outs + m * padded);
+}
+
+// total = total ⊕ part, both as [padded] channels with their running softmax.
+PELLUCID_INLINE void merge_part(int padded, const float* part, Running of_part, float* total, Running& state) {
+    const float top = state.top > of_part.top ? state.top : of_part.top;
+    float keep[16], gain[16];
+    store(keep, exp(set(state.top - top)));
+    store(gain, exp(set(of_part.top - top)));
+    for (int d = 0; d < padded; d += 16)
+        store(total + d, fma(load(part + d), set(gain[0]), mul(load(total + d), set(keep[0]))));
+    state = {top, state.sum * keep[0] + of_part.sum * gain[0]};
+}
+
+PELLUCID_INLINE Keys keys_of(const AttendTask& t, int row) {
+    const int64_t p = t.positions[row];
+    return {t.window > 0 && p >= t.window ? p - t.window + 1 : 0, p + 1};
+}
+
+PELLUCID_INLINE void finish(const AttendTask& t, int query, const float* sums, float sum) {
+    const float inverse = 1.0f / sum;
+    float* out = t.out + query / t.group * t.out_stride + query % t.group * t.head_size;
+    for (int d = 0; d < t.head_size; d++) out[d] = sums[d] * inverse;
+}
+
+// The whole of the rows' keys, or one part of them, which goes to t.partial.
 template <class KV>
 void attend(const AttendTask& t) {
-    const int padded = padded_head(t.head_size);
-    float *queries = t.scratch, *outs = queries + t.rows * padded, *tops = outs + t.rows * padded,
-          *sums = tops + t.rows;
-    int64_t lowest = t.positions[0], highest = t.positions[0];
-    for (int r = 0; r < t.rows; r++) {
-        for (int d = 0; d < t.head_size; d++) queries[r * padded + d] = t.q[r * t.q_stride + d] * t.scale;
-        for (int d = 0; d < padded; d++) outs[r * padded + d] = 0.0f;
-        tops[r] = -__builtin_inff();
-        sums[r] = 0.0f;
-        const int64_t p = t.positions[r];
-        const int64_t low = t.window > 0 && p >= t.window ? p - t.window + 1 : 0;
-        if (r == 0 || low < lowest) lowest = low;
-        if (p > highest) highest = p;
+    const int padded = padded_head(t.head_size), queries = t.rows * t.group;
+    float *q = t.scratch, *sums = q + queries * padded, *totals = sums + queries * padded;
+    Running *states = (Running*)(totals + queries * padded), *of_totals = states + queries;
+    Keys* seen = (Keys*)(of_totals + queries);
+    Keys all{t.positions[0], 0};
+    for (int i = 0; i < queries; i++) {
+        const int first = i / kAttendRows * kAttendRows;
+        const int tile = queries - first < kAttendRows ? queries - first : kAttendRows;
+        const float* from = t.q + i / t.group * t.q_stride + i % t.group * t.head_size;
+        for (int d = 0; d < t.head_size; d++) q[first * t.head_size + d * tile + i - first] = from[d] * t.scale;
+        seen[i] = keys_of(t, i / t.group);
+        all = {seen[i].from < all.from ? seen[i].from : all.from, seen[i].to > all.to ? seen[i].to : all.to};
     }
-    for (int64_t start = lowest / kKeyChunk * kKeyChunk; start <= highest; start += kKeyChunk)
-        for (int r = 0; r < t.rows; r++) {
-            const int64_t p = t.positions[r];
-            const int64_t low = t.window > 0 && p >= t.window ? p - t.window + 1 : 0;
-            const int from = (int)(low > start ? low - start : 0);
-            const int to = (int)(p + 1 < start + kKeyChunk ? p + 1 - start : kKeyChunk);
-            if (from < to)
-                attend_chunk<KV>(t, queries + r * padded, start, from, to, tops[r], sums[r], outs + r * padded);
+    if (t.partial) all = all.within(t.part * kKeyPart, kKeyPart);
+    for (int64_t part = all.from / kKeyPart; part * kKeyPart < all.to; part++) {
+        const Keys here = all.within(part * kKeyPart, kKeyPart);
+        for (int i = 0; i < queries; i++) states[i] = {-__builtin_inff(), 0.0f};
+        for (int i = 0; i < queries * padded; i++) sums[i] = 0.0f;
+        for (int64_t start = here.from / kKeyChunk * kKeyChunk; start < here.to; start += kKeyChunk)
+            for (int i = 0; i < queries; i += kAttendRows)
+                with_rows<kAttendRows>(queries - i < kAttendRows ? queries - i : kAttendRows, [&]<int M>() {
+                    attend_chunk<M, KV>(t, q + i * t.head_size, start, i == 0, seen + i, states + i, sums + i * padded);
+                });
+        for (int i = 0; i < queries; i++) {
+            if (seen[i].within(part * kKeyPart, kKeyPart).empty()) continue;
+            float *from = sums + i * padded, *total = totals + i * padded;
+            if (t.partial) {
+                total = t.partial + i * (padded + 2);
+                total[padded] = states[i].top;
+                total[padded + 1] = states[i].sum;
+            }
+            if (t.partial || seen[i].from >= part * kKeyPart) {
+                for (int d = 0; d < padded; d++) total[d] = from[d];
+                of_totals[i] = states[i];
+            } else {
+                merge_part(padded, from, states[i], total, of_totals[i]);
+            }
         }
-    for (int r = 0; r < t.rows; r++) {
-        const float inverse = 1.0f / sums[r];
-        for (int d = 0; d < t.head_size; d++) t.out[r * t.out_stride + d] = outs[r * padded + d] * inverse;
+    }
+    if (t.partial) return;
+    for (int i = 0; i < queries; i++) finish(t, i, totals + i * padded, of_totals[i].sum);
+}
+
+// What `attend` does over all parts, from the parts it has left in t.partial, part_stride floats apart.
+static void merge_parts(const AttendTask& t) {
+    const int padded = padded_head(t.head_size);
+    for (int i = 0; i < t.rows * t.group; i++) {
+        const Keys seen = keys_of(t, i / t.group);
+        int64_t part = seen.from / kKeyPart;
+        float* total = t.partial + part * t.part_stride + i * (padded + 2);
+        Running state{total[padded], total[padded + 1]};
+        for (part++; part * kKeyPart < seen.to; part++) {
+            const float* from = t.partial + part * t.part_stride + i * (padded + 2);
+            merge_part(padded, from, {from[padded], from[padded + 1]}, total, state);
+        }
+        finish(t, i, total, state.sum);
     }
 }
 

@@ -36,28 +36,35 @@ struct LinearTask {  // one panel of up to 16 outputs, for all rows
 // A panel expanded to int16 codes and float scales, for use by many rows.
 static constexpr int64_t linear_scratch_bytes(int64_t k) { return (k / 32 + 1) * (1024 + 4 * 64); }
 
-constexpr int kKeyChunk = 64;       // keys summed at once; chunks start at absolute multiples of it
-constexpr int kMaxAttendRows = 16;  // query rows of one attention task
+constexpr int kKeyChunk = 64;    // keys summed at once; chunks start at absolute multiples of it
+constexpr int kKeyPart = 512;    // keys between two merges of softmax states; parts start at absolute multiples of it
+constexpr int kMaxQueries = 64;  // queries (rows × heads) of one attention task, unless one row has more
 
-struct AttendTask {  // consecutive rows of one sequence, for one query head
-    const float* q;  // [rows, q_stride], first row's head
+struct AttendTask {  // consecutive rows of one sequence, for the query heads that share one kv head
+    const float* q;  // [rows, q_stride], first row's first head
     int64_t q_stride;
     float* out;  // [rows, out_stride]
     int64_t out_stride;
     const int32_t* positions;  // [rows]
-    int rows;
-    const void* keys;    // this layer's cache, [num_blocks, num_kv_heads, head_size, 16]
-    const void* values;  // [num_blocks, num_kv_heads, 16, padded head_size]
+    int rows, group;           // heads of a group are head_size apart
+    const void* keys;          // this layer's cache, [num_blocks, num_kv_heads, head_size, 16]
+    const void* values;        // [num_blocks, num_kv_heads, 16, padded head_size]
     const int32_t* block_table;
+    int64_t num_blocks;  // of the block table
     int num_kv_heads, kv_head, head_size;
     float scale, softcap;
     int window;
-    float* scratch;  // attend_scratch_floats(head_size)
+    float* scratch;  // attend_scratch_bytes(group, head_size)
+    // Null for all keys at once. Otherwise [rows * group, padded head_size + 2]: sums of values, largest score, sum of
+    // weights; `attend` fills those of one part, `merge_parts` reads all of them.
+    float* partial;
+    int64_t part, part_stride;
 };
 
 static constexpr int padded_head(int head_size) { return (head_size + 15) / 16 * 16; }
-static constexpr int64_t attend_scratch_floats(int head_size) {
-    return kMaxAttendRows * (2 * padded_head(head_size) + 2);
+static constexpr int attend_rows(int group) { return group < kMaxQueries ? kMaxQueries / group : 1; }
+static constexpr int64_t attend_scratch_bytes(int group, int head_size) {
+    return (int64_t)attend_rows(group) * group * (3 * 4 * padded_head(head_size) + 32);
 }
 
 enum class Act : int { silu = 0, gelu_tanh = 1, gelu = 2 };
@@ -81,6 +88,7 @@ struct Kernels {
     void (*store_kv[2])(const float* k, const float* v, void* keys, void* values, int offset, int num_kv_heads,
                         int head_size);
     void (*attend[2])(const AttendTask&);  // [0] float32 cache, [1] float16 cache
+    void (*merge_parts)(const AttendTask&);
 };
 
 enum class Isa { portable, avx2, avx512, avx512vnni };

@@ -8,7 +8,8 @@
 
 namespace PELLUCID_ISA {
 
-constexpr int kMaxRows = 4;  // rows of one register tile: 8 accumulators + 2 weights + broadcasts fit 16 registers
+constexpr int kMaxRows = 4;     // rows of one register tile: 8 accumulators + 2 weights + broadcasts fit 16 registers
+constexpr int kAttendRows = 6;  // queries of one attention tile: 12 sums, 2 keys, 1 broadcast
 
 struct vf {  // 16 float
     __m256 lo, hi;

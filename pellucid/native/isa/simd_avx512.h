@@ -8,7 +8,8 @@
 
 namespace PELLUCID_ISA {
 
-constexpr int kMaxRows = 8;  // rows of one register tile
+constexpr int kMaxRows = 8;      // rows of one register tile
+constexpr int kAttendRows = 12;  // queries of one attention tile
 
 struct vf {  // 16 float
     __m512 v;

@@ -14,7 +14,8 @@
 
 namespace PELLUCID_ISA {
 
-constexpr int kMaxRows = 4;  // rows of one register tile
+constexpr int kMaxRows = 4;     // rows of one register tile
+constexpr int kAttendRows = 3;  // queries of one attention tile
 
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));

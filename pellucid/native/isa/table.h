@@ -45,9 +45,10 @@ constexpr pellucid::Kernels make_table(const char* name) {
     k.add = add_rows;
     k.softcap = softcap;
     k.store_kv[0] = store_kv<float>;
-    k.store_kv[1] = store_kv<uint16_t>;
+    k.store_kv[1] = store_kv<Half>;
     k.attend[0] = attend<float>;
-    k.attend[1] = attend<uint16_t>;
+    k.attend[1] = attend<Half>;
+    k.merge_parts = merge_parts;
     return k;
 }
 
