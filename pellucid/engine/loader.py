@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from pellucid.config import EngineConfig
 from pellucid.errors import InvalidParameter, ResourceError
 from pellucid.executors import get_executor
-from pellucid.executors.base import BLOCK_SIZE, Program
+from pellucid.executors.base import BLOCK_SIZE, Program, Progress
 from pellucid.executors.cgroup import cgroup_folders
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.formats.source import resolve
@@ -46,17 +47,18 @@ class LoadedModel:
         return self.given_template or self.tokenizer.chat_template
 
 
-def load_model(config: EngineConfig) -> LoadedModel:
-    """Find, read and compile the model that `config` names. Raises ModelError, InvalidParameter, ResourceError."""
+def load_model(config: EngineConfig, progress: Progress | None = None) -> LoadedModel:
+    """Find, read and compile the model that `config` names. Raises ModelError, InvalidParameter, ResourceError.
+
+    The tokenizer is made in another thread meanwhile: most of compiling is native work that leaves Python free.
+    """
     path = resolve(config.model)
     executor = get_executor(
         config.executor, threads=config.threads, isa=config.isa, kv_cache_dtype=config.kv_cache_dtype
     )
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path) as checkpoint, ThreadPoolExecutor(1, "tokenizer") as beside:
+        making = beside.submit(Tokenizer.from_checkpoint, checkpoint)
         model, graph = build_model(checkpoint, max_model_len=config.max_model_len)
-        checkpoint.check_finite()
-        tokenizer = Tokenizer.from_checkpoint(checkpoint)
-        template = None if config.chat_template is None else _read_template(config.chat_template, tokenizer)
         graph = fuse(hidden(graph))
         available = available_memory() - sum(t.nbytes for t in graph.weights().values())
         max_model_len, num_blocks = size_kv_cache(
@@ -66,7 +68,15 @@ def load_model(config: EngineConfig) -> LoadedModel:
             # Built as if this length had been asked for, so that asking for it (a receipt does) repeats the answers.
             model, graph = build_model(checkpoint, max_model_len=max_model_len)
             graph = fuse(hidden(graph))
-        program = executor.compile(graph, num_blocks)
+        matrices = {name for name, tensor in graph.weights().items() if len(tensor.shape) == 2}
+        checkpoint.check_finite(but=matrices)  # the executor looks at those, as it reads every byte of them anyway
+        program = executor.compile(graph, num_blocks, progress)
+        try:
+            tokenizer = making.result()
+            template = None if config.chat_template is None else _read_template(config.chat_template, tokenizer)
+        except BaseException:
+            program.close()
+            raise
     return LoadedModel(path, model, program, tokenizer, max_model_len, template)
 
 

@@ -5,6 +5,7 @@ Nothing about requests, scheduling or sampling may enter this folder; nothing ab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -142,6 +143,10 @@ class Program(Protocol):
         ...
 
 
+Progress = Callable[[int, int], None]
+"""Called with the bytes of weights that are ready and those there are. What it raises ends the work."""
+
+
 class Executor(Protocol):
     name: str
 
@@ -149,9 +154,13 @@ class Executor(Protocol):
         """Bytes that one KV block of this graph takes, over all its layers."""
         ...
 
-    def compile(self, graph: Graph, num_blocks: int) -> Program:
+    def compile(
+        self, graph: Graph, num_blocks: int, progress: Progress | None = None, *, require_finite: bool = True
+    ) -> Program:
         """Make `graph` ready to run. Takes the weights' data; the checkpoint may be closed afterwards.
 
-        Raises UnsupportedModel for an operator or type the executor does not have, ResourceError without memory.
+        Raises UnsupportedModel for an operator or type the executor does not have, ResourceError without memory, and
+        FormatError for a matrix (a weight of two dimensions) that holds a NaN or an infinity, unless `require_finite`
+        is False: tests use such weights to bring NaN into an operator.
         """
         ...

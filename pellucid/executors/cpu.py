@@ -17,9 +17,10 @@ import numpy.typing as npt
 from pellucid.config import MAX_THREADS
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
 from pellucid.executors.arena import Arena
-from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult, id_limits
+from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, Progress, StepResult, id_limits
 from pellucid.executors.cores import available_cores
 from pellucid.executors.kv_cache import kv_layers
+from pellucid.formats.finite import not_finite
 from pellucid.formats.mapped import release
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
@@ -29,6 +30,8 @@ from pellucid.native import _native
 Floats = npt.NDArray[np.float32]
 
 KV_CACHE_DTYPES = ("auto", "float16", "float32")
+
+_GROUP_NBYTES = 16 << 20  # of weights packed by one native call, at least
 
 _NORM_KINDS = {"rms": 1, "layer": 2}
 _ACTS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
@@ -70,14 +73,27 @@ class CpuExecutor:
         columns = sum(k.num_kv_heads * (k.head_size + _padded(k.head_size)) for k in kv_layers(graph))
         return BLOCK_SIZE * columns * np.dtype(self.kv_cache_dtype(graph)).itemsize
 
-    def compile(self, graph: Graph, num_blocks: int) -> CpuProgram:
-        return CpuProgram(graph, num_blocks, self.threads, self.isa, self.kv_cache_dtype(graph))
+    def compile(
+        self, graph: Graph, num_blocks: int, progress: Progress | None = None, *, require_finite: bool = True
+    ) -> CpuProgram:
+        dtype = self.kv_cache_dtype(graph)
+        return CpuProgram(graph, num_blocks, self.threads, self.isa, dtype, progress, require_finite=require_finite)
 
 
 class CpuProgram:
     """A graph as native operator records with their weights and KV cache."""
 
-    def __init__(self, graph: Graph, num_blocks: int, threads: int, isa: str, kv_cache_dtype: str) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        num_blocks: int,
+        threads: int,
+        isa: str,
+        kv_cache_dtype: str,
+        progress: Progress | None = None,
+        *,
+        require_finite: bool = True,
+    ) -> None:
         self._vocab_size, self._max_positions = id_limits(graph)
         try:
             native = _native.Program(isa, threads, available_cores(), num_blocks, kv_cache_dtype == "float16")
@@ -85,6 +101,7 @@ class CpuProgram:
             for node in graph:
                 lowering.lower(node)
             native.set_arena(*lowering.arena.columns)
+            _pack(native, lowering.matrices, progress, require_finite)
         except MemoryError as error:
             raise ResourceError(f"not enough memory for the weights and {num_blocks} KV blocks") from error
         except RuntimeError as error:  # std::system_error of the thread pool
@@ -127,13 +144,38 @@ class CpuProgram:
         self._native = None
 
 
+def _pack(native: _native.Program, matrices: list[QTensor], progress: Progress | None, require_finite: bool) -> None:
+    """Brings the matrices, in order, into the kernels' order, a group at a time: one native call without the GIL each.
+
+    The file's pages are given back behind each group, so that no more than one group is in memory twice.
+    """
+    total, ready = sum(tensor.nbytes for tensor in matrices), 0
+    groups: list[list[QTensor]] = []
+    for tensor in matrices:
+        if not groups or sum(t.nbytes for t in groups[-1]) >= _GROUP_NBYTES:
+            groups.append([])
+        groups[-1].append(tensor)
+    first = 0
+    for group in groups:
+        bad_blocks = native.pack(first, [tensor.data for tensor in group])
+        for tensor, bad in zip(group, bad_blocks, strict=True):
+            if bad >= 0 and require_finite:
+                raise not_finite(tensor, bad)
+            release(tensor.data)
+            ready += tensor.nbytes
+        first += len(group)
+        if progress is not None:
+            progress(ready, total)
+
+
 class _Lowering:
     """Turns nodes, in order, into operator records of `native`."""
 
     def __init__(self, native: _native.Program, graph: Graph) -> None:
         self.native = native
         self.arena = Arena(graph)
-        self._matrices: dict[str, int] = {}
+        self.matrices: list[QTensor] = []  # by their number in `native`
+        self._numbers: dict[str, int] = {}
         self._rope_tables: dict[tuple[str, float], int] = {}
 
     def lower(self, node: Node) -> None:
@@ -145,12 +187,11 @@ class _Lowering:
         self.arena.release(node)
 
     def _matrix(self, tensor: QTensor) -> int:
-        """The packed form of a matrix, made at its first use: a head tied to the embedding is packed once."""
-        if tensor.name not in self._matrices:
-            outputs, inputs = tensor.shape
-            self._matrices[tensor.name] = self.native.add_matrix(tensor.data, tensor.type.ggml_id, outputs, inputs)
-            release(tensor.data)
-        return self._matrices[tensor.name]
+        """The number of a matrix, given at its first use: a head tied to the embedding is packed once."""
+        if tensor.name not in self._numbers:
+            self._numbers[tensor.name] = self.native.add_matrix(tensor.type.ggml_id, *tensor.shape)
+            self.matrices.append(tensor)
+        return self._numbers[tensor.name]
 
     def _embed(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
         self.native.embed(self._matrix(node.weights["weight"]), attrs["source"] == "positions", attrs["scale"], out)

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
-from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult, id_limits
+from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, Progress, StepResult, id_limits
 from pellucid.executors.kv_cache import kv_block_nbytes, kv_layers
+from pellucid.formats.finite import check_finite
 from pellucid.graph.ir import Graph, Node
 
 Array = npt.NDArray[np.floating[Any]]  # float32, or float64 on request
@@ -335,5 +336,10 @@ class ReferenceExecutor:
     def kv_block_nbytes(self, graph: Graph) -> int:
         return kv_block_nbytes(graph, np.dtype(self._dtype).itemsize)
 
-    def compile(self, graph: Graph, num_blocks: int) -> ReferenceProgram:
+    def compile(
+        self, graph: Graph, num_blocks: int, progress: Progress | None = None, *, require_finite: bool = True
+    ) -> ReferenceProgram:
+        for tensor in graph.weights().values():
+            if require_finite and len(tensor.shape) == 2:
+                check_finite(tensor)
         return ReferenceProgram(graph, num_blocks, self._dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal
@@ -63,10 +63,14 @@ class Checkpoint:
             )
         return path
 
-    def check_finite(self) -> None:
-        """Raises FormatError if any weight is NaN or infinite. Reads the scales of all blocks: 20 ms for 100 MB."""
+    def check_finite(self, but: Container[str] = ()) -> None:
+        """Raises FormatError if any weight is NaN or infinite. Reads the scales of all blocks: 20 ms for 100 MB.
+
+        `but`: names of tensors that are checked where their bytes are read anyway.
+        """
         for tensor in self.tensors.values():
-            check_finite(tensor)
+            if tensor.name not in but:
+                check_finite(tensor)
 
     def close(self) -> None:
         """Lets go of the tensors. A file is unmapped when no view of it is left, at once if nobody took one."""

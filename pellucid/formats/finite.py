@@ -52,11 +52,15 @@ def check_finite(tensor: QTensor) -> None:
         chunk = fields[start : start + _CHUNK_BLOCKS]
         bad = chunk > _MXFP4_MAX_EXPONENT if type is QuantType.MXFP4 else _all_ones(chunk, exponents)
         if bad.any():
-            block = start + int(np.flatnonzero(bad)[0])
-            raise FormatError(
-                f"tensor {tensor.name!r} holds NaN or infinity in its {type.name} block {block} of {num_blocks}; "
-                "the file is damaged: download it again"
-            )
+            raise not_finite(tensor, start + int(np.flatnonzero(bad)[0]))
+
+
+def not_finite(tensor: QTensor, block: int) -> FormatError:
+    """The error for a NaN or infinity in that block of a tensor, counted along its rows."""
+    return FormatError(
+        f"tensor {tensor.name!r} holds NaN or infinity in its {tensor.type.name} block {block} of "
+        f"{tensor.nbytes // tensor.type.block_nbytes}; the file is damaged: download it again"
+    )
 
 
 def _all_ones(fields: Fields, exponents: int) -> Fields:

@@ -37,6 +37,20 @@ Norm norm_of(int kind, const Vector<const float>& weight, const std::optional<Ve
     return {(Norm::Kind)kind, floats(weight), bias ? floats(*bias) : std::vector<float>{}, eps};
 }
 
+// Packs the matrices `first`, `first` + 1, … in one call without the GIL. Returns the first block that is not finite of
+// each (-1: none).
+std::vector<int64_t> pack_matrices(Program& p, int first, const std::vector<Vector<const uint8_t>>& stored) {
+    for (size_t i = 0; i < stored.size(); i++) {
+        const Matrix& m = p.matrix(first + (int)i);
+        if ((int64_t)stored[i].size() != m.n * stored_row_bytes(m.type, m.k))
+            throw std::invalid_argument("size and shape differ");
+    }
+    nb::gil_scoped_release released;
+    std::vector<int64_t> bad;
+    for (size_t i = 0; i < stored.size(); i++) bad.push_back(p.pack(first + (int)i, stored[i].data()));
+    return bad;
+}
+
 void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const int32_t>& positions,
          const Vector<const int64_t>& slot_mapping,
          const nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>& block_tables,
@@ -80,14 +94,12 @@ NB_MODULE(_native, m) {
             },
             nb::arg("isa"), nb::arg("threads"), nb::arg("cores"), nb::arg("num_blocks"), nb::arg("kv_float16"))
         .def("add_matrix",
-             [](Program& p, const Vector<const uint8_t>& stored, int type, int64_t n, int64_t k) {
+             [](Program& p, int type, int64_t n, int64_t k) {
                  if (type < 0 || type >= kNumTypes || !p.context().kernels->linear[type])
                      throw std::invalid_argument("unknown type");
-                 if ((int64_t)stored.size() != n * stored_row_bytes((Type)type, k))
-                     throw std::invalid_argument("size and shape differ");
-                 nb::gil_scoped_release released;
-                 return p.add_matrix(stored.data(), (Type)type, n, k);
+                 return p.add_matrix((Type)type, n, k);
              })
+        .def("pack", &pack_matrices)
         .def("add_cache", &Program::add_cache)
         .def("set_arena", &Program::set_arena)
         .def_prop_ro("weight_nbytes", &Program::weight_bytes)

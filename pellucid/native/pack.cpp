@@ -1,5 +1,6 @@
 #include "pack.h"
 #include <sys/mman.h>
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -8,21 +9,27 @@ namespace pellucid {
 
 Memory::Memory(size_t bytes, Pages pages) : size_(bytes) {
     if (bytes == 0) return;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    // A huge page begins at a multiple of its size: more addresses are asked for, and those before it given back.
+    const size_t align = pages == Pages::huge ? 2u << 20 : 1;
+    mapped_ = bytes + align - 1;
+    void* p = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
-    data_ = static_cast<uint8_t*>(p);
+    const size_t before = -(uintptr_t)p & (align - 1);
+    if (before) munmap(p, before);
+    mapped_ -= before;
+    data_ = static_cast<uint8_t*>(p) + before;
 #ifdef MADV_HUGEPAGE
-    if (pages == Pages::huge) madvise(p, bytes, MADV_HUGEPAGE);
+    if (pages == Pages::huge) madvise(data_, bytes, MADV_HUGEPAGE);
 #endif
 }
 Memory::~Memory() {
-    if (data_) munmap(data_, size_);
+    if (data_) munmap(data_, mapped_);
 }
-Memory::Memory(Memory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+Memory::Memory(Memory&& other) noexcept { *this = std::move(other); }
 Memory& Memory::operator=(Memory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(mapped_, other.mapped_);
     return *this;
 }
 
@@ -166,16 +173,27 @@ constexpr int stored_block_bytes(Type type) {
     }
 }
 
-// Fields of `bits` bits, step by step, the pair of a step in the halves of a 32-bit word; `c` is the lane's first word.
+// The `Bits` lowest bits of eight bytes: those of bytes 0, 2, 4, 6 side by side in the low half of the result, those of
+// bytes 1, 3, 5, 7 in the high half.
+template <int Bits>
+uint32_t gather_pairs(uint64_t codes) {
+    constexpr uint64_t lowest = 0x0001000100010001 * ((1u << Bits) - 1);
+    uint64_t even = codes & lowest, odd = codes >> 8 & lowest;
+    even |= even >> (16 - Bits), odd |= odd >> (16 - Bits);
+    even |= even >> (32 - 2 * Bits), odd |= odd >> (32 - 2 * Bits);
+    constexpr uint32_t mask = (1u << 4 * Bits) - 1;
+    return ((uint32_t)even & mask) | ((uint32_t)odd & mask) << 16;
+}
+// Fields of `Bits` bits, step by step, the pair of a step in the halves of a 32-bit word; `c` is the lane's first word.
 template <int Bits>
 void write_plane(const uint8_t* codes, int from_bit, uint8_t* c) {
-    constexpr int steps = 16 / Bits;  // of one word
-    for (int w = 0; w < 16 / steps; w++) {
+    constexpr int eights = 4 / Bits;  // of codes, in one word
+    for (int w = 0; w < Bits; w++) {
         uint32_t word = 0;
-        for (int s = 0; s < steps; s++) {
-            const uint8_t* pair = codes + 2 * (w * steps + s);
-            constexpr uint32_t mask = (1u << Bits) - 1;
-            word |= (pair[0] >> from_bit & mask) << Bits * s | (pair[1] >> from_bit & mask) << (16 + Bits * s);
+        for (int e = 0; e < eights; e++) {
+            uint64_t eight;
+            std::memcpy(&eight, codes + 8 * (w * eights + e), 8);
+            word |= gather_pairs<Bits>(eight >> from_bit) << 4 * Bits * e;
         }
         std::memcpy(c + 64 * w, &word, 4);
     }
@@ -183,9 +201,9 @@ void write_plane(const uint8_t* codes, int from_bit, uint8_t* c) {
 // Bytes: step 2j is bytes 0 and 2 of word j, step 2j + 1 is bytes 1 and 3 (codecs.h, plane8).
 void write_bytes(const uint8_t* codes, uint8_t* c) {
     for (int w = 0; w < 8; w++) {
-        const uint8_t* q = codes + 4 * w;
-        const uint8_t word[4] = {q[0], q[2], q[1], q[3]};
-        std::memcpy(c + 64 * w, word, 4);
+        const uint32_t q = read32(codes + 4 * w);
+        const uint32_t word = (q & 0xff0000ff) | (q & 0xff00) << 8 | (q >> 8 & 0xff00);
+        std::memcpy(c + 64 * w, &word, 4);
     }
 }
 
@@ -203,14 +221,29 @@ void write_codes(const uint8_t* codes, uint8_t* c) {
     }
 }
 
+// Whether a block's scales are finite numbers; its codes always are.
 template <Type T>
-void pack_panel(const uint8_t* stored, int64_t lanes, int64_t k, uint8_t* panel) {
+bool is_finite(const uint8_t* stored, const Block& b) {
+    if constexpr (T == Type::MXFP4) return stored[0] <= 252;  // 255 is NaN; 253 and 254 pass float32 with large codes
+    for (int h = 0; h < layout_of(T).header / 32; h++)
+        if ((b.header[h] & 0x7c00) == 0x7c00) return false;
+    return true;
+}
+
+// Packers return the panel's first block that is not finite, counted along the rows, or kAllFinite.
+constexpr int64_t kAllFinite = INT64_MAX;
+
+template <Type T>
+int64_t pack_panel(const uint8_t* stored, int64_t lanes, int64_t k, uint8_t* panel) {
     constexpr Layout l = layout_of(T);
     const int64_t blocks = k / 32 / l.groups, row_bytes = blocks * stored_block_bytes(T);
+    int64_t bad = kAllFinite;
     for (int64_t b = 0; b < blocks; b++) {
         for (int64_t lane = 0; lane < lanes; lane++) {
+            const uint8_t* from = stored + lane * row_bytes + b * stored_block_bytes(T);
             Block block;
-            take_apart<T>(stored + lane * row_bytes + b * stored_block_bytes(T), block);
+            take_apart<T>(from, block);
+            if (!is_finite<T>(from, block)) bad = std::min(bad, lane * blocks + b);
             for (int h = 0; h < l.header / 32; h++) std::memcpy(panel + 32 * h + 2 * lane, &block.header[h], 2);
             uint8_t* at = panel + l.header;
             for (int g = 0; g < l.groups; g++, at += l.scales + l.codes) {
@@ -220,23 +253,32 @@ void pack_panel(const uint8_t* stored, int64_t lanes, int64_t k, uint8_t* panel)
         }
         panel += l.header + l.groups * (l.scales + l.codes);
     }
+    return bad;
 }
 
-template <int Bytes>
-void pack_panel_float(const uint8_t* stored, int64_t lanes, int64_t k, uint8_t* panel) {
+// Bits: an unsigned integer of the weights' size. Exponent: its bits that are all ones in NaN and infinity.
+template <class Bits, Bits Exponent>
+int64_t pack_panel_float(const uint8_t* stored, int64_t lanes, int64_t k, uint8_t* panel) {
+    int64_t bad = kAllFinite;
     for (int64_t lane = 0; lane < lanes; lane++)
-        for (int64_t i = 0; i < k; i++)
-            std::memcpy(panel + (i * kLanes + lane) * Bytes, stored + (lane * k + i) * Bytes, Bytes);
+        for (int64_t i = 0; i < k; i++) {
+            Bits x;
+            std::memcpy(&x, stored + (lane * k + i) * (int64_t)sizeof x, sizeof x);
+            if ((x & Exponent) == Exponent) bad = std::min(bad, lane * k + i);
+            std::memcpy(panel + (i * kLanes + lane) * (int64_t)sizeof x, &x, sizeof x);
+        }
+    return bad;
 }
 
-using PackPanel = void (*)(const uint8_t*, int64_t, int64_t, uint8_t*);
+using PackPanel = int64_t (*)(const uint8_t*, int64_t, int64_t, uint8_t*);
 PackPanel packer_of(Type type) {
     switch (type) {
         case Type::F32:
-            return pack_panel_float<4>;
+            return pack_panel_float<uint32_t, 0x7f800000>;
         case Type::F16:
+            return pack_panel_float<uint16_t, 0x7c00>;
         case Type::BF16:
-            return pack_panel_float<2>;
+            return pack_panel_float<uint16_t, 0x7f80>;
         case Type::Q4_0:
             return pack_panel<Type::Q4_0>;
         case Type::Q4_1:
@@ -275,21 +317,25 @@ int64_t stored_row_bytes(Type type, int64_t k) {
     return k / 32 / layout_of(type).groups * stored_block_bytes(type);
 }
 
-Matrix pack(const uint8_t* stored, Type type, int64_t n, int64_t k, ThreadPool& pool) {
-    Matrix m{type, n, k, {}};
-    m.panels = Memory((size_t)(m.num_panels() * panel_bytes(type, k)), Pages::huge);
-    const PackPanel packer = packer_of(type);
-    const int64_t row_bytes = stored_row_bytes(type, k);
-    std::atomic<int64_t> next{0};
+int64_t pack(const uint8_t* stored, const Matrix& m, ThreadPool& pool) {
+    const PackPanel packer = packer_of(m.type);
+    const int64_t row_bytes = stored_row_bytes(m.type, m.k);
+    const int64_t row_blocks = is_float(m.type) ? m.k : m.k / 32 / layout_of(m.type).groups;
+    std::atomic<int64_t> next{0}, first_bad{kAllFinite};
     pool.run([&](int) {
         constexpr int64_t chunk = 4;
+        int64_t bad = kAllFinite;
         for (int64_t i; (i = next.fetch_add(chunk)) < m.num_panels();)
             for (int64_t p = i; p < i + chunk && p < m.num_panels(); p++) {
-                const int64_t row = p * kLanes, lanes = n - row < kLanes ? n - row : kLanes;
-                packer(stored + row * row_bytes, lanes, k, m.panels.data() + p * panel_bytes(type, k));
+                const int64_t row = p * kLanes, lanes = std::min<int64_t>(m.n - row, kLanes);
+                const int64_t found =
+                    packer(stored + row * row_bytes, lanes, m.k, m.panels + p * panel_bytes(m.type, m.k));
+                if (found != kAllFinite) bad = std::min(bad, row * row_blocks + found);
             }
+        for (int64_t seen = first_bad; bad < seen && !first_bad.compare_exchange_weak(seen, bad);) {
+        }
     });
-    return m;
+    return first_bad == kAllFinite ? -1 : first_bad.load();
 }
 
 }  // namespace pellucid

@@ -10,7 +10,7 @@ namespace pellucid {
 // filled bit by bit, as they are only taken from the system when touched.
 enum class Pages { small, huge };
 
-// Zeroed memory from the system, aligned to a page.
+// Zeroed memory from the system, aligned to a page of its kind.
 class Memory {
   public:
     Memory() = default;
@@ -23,21 +23,23 @@ class Memory {
 
   private:
     uint8_t* data_ = nullptr;
-    size_t size_ = 0;
+    size_t size_ = 0, mapped_ = 0;
 };
 
 struct Matrix {
     Type type;
     int64_t n, k;  // outputs, inputs
-    Memory panels;
+    uint8_t* panels = nullptr;
     int64_t num_panels() const { return (n + kLanes - 1) / kLanes; }
-    const uint8_t* panel(int64_t i) const { return panels.data() + i * panel_bytes(type, k); }
+    size_t nbytes() const { return (size_t)(num_panels() * panel_bytes(type, k)); }
+    const uint8_t* panel(int64_t i) const { return panels + i * panel_bytes(type, k); }
 };
 
 // Bytes of one row of `k` weights as stored in a file.
 int64_t stored_row_bytes(Type type, int64_t k);
 
-// Repacks a stored matrix [n, k], row-major, on all threads of the pool.
-Matrix pack(const uint8_t* stored, Type type, int64_t n, int64_t k, ThreadPool& pool);
+// Repacks a stored matrix [n, k], row-major, into its panels, on all threads of the pool. Returns the first block,
+// counted along the rows, that holds a NaN or an infinity (formats/finite.py), or -1: the bytes are read once for both.
+int64_t pack(const uint8_t* stored, const Matrix& m, ThreadPool& pool);
 
 }  // namespace pellucid

@@ -1,5 +1,7 @@
 #include "program.h"
 
+#include <stdexcept>
+
 namespace pellucid {
 
 Program::Program(Isa isa, int threads, int cores, int64_t num_blocks, bool kv_float16) : pool_(threads, cores) {
@@ -9,8 +11,9 @@ Program::Program(Isa isa, int threads, int cores, int64_t num_blocks, bool kv_fl
     context_.thread_scratch.resize((size_t)threads);
 }
 
-int Program::add_matrix(const uint8_t* stored, Type type, int64_t n, int64_t k) {
-    matrices_.push_back(std::make_unique<Matrix>(pack(stored, type, n, k, pool_)));
+int Program::add_matrix(Type type, int64_t n, int64_t k) {
+    if (weights_.data()) throw std::logic_error("a matrix is added after the first was packed");
+    matrices_.push_back(std::make_unique<Matrix>(Matrix{type, n, k, {}}));
     return (int)matrices_.size() - 1;
 }
 
@@ -31,9 +34,21 @@ void Program::need_scratch(int64_t bytes) {
         if ((int64_t)m.size() < bytes) m = Memory((size_t)bytes);
 }
 
+int64_t Program::pack(int id, const uint8_t* stored) {
+    if (!weights_.data()) {
+        weights_ = Memory((size_t)weight_bytes(), Pages::huge);
+        uint8_t* at = weights_.data();
+        for (const auto& m : matrices_) {
+            m->panels = at;
+            at += m->nbytes();
+        }
+    }
+    return pellucid::pack(stored, matrix(id), pool_);
+}
+
 int64_t Program::weight_bytes() const {
     int64_t total = 0;
-    for (const auto& m : matrices_) total += (int64_t)m->panels.size();
+    for (const auto& m : matrices_) total += (int64_t)m->nbytes();
     return total;
 }
 
@@ -43,6 +58,7 @@ void Program::run(Step& step) {
         if ((int64_t)arena_[i].size() < columns_[i] * rows[i]) arena_[i].resize((size_t)(columns_[i] * rows[i]));
         step.arena[i] = arena_[i].data();
     }
+    if (!matrices_.empty() && !weights_.data()) throw std::logic_error("no matrix has been packed");
     size_t num_phases = 0;
     for (const auto& op : ops_) {
         op->reserve(step, context_);

@@ -82,7 +82,10 @@ class Program {
   public:
     Program(Isa isa, int threads, int cores, int64_t num_blocks, bool kv_float16);
 
-    int add_matrix(const uint8_t* stored, Type type, int64_t n, int64_t k);
+    // A matrix whose weights `pack` brings, before the first run.
+    int add_matrix(Type type, int64_t n, int64_t k);
+    // Returns the first block that is not finite, or -1 (pack.h).
+    int64_t pack(int id, const uint8_t* stored);
     const Matrix& matrix(int id) const { return *matrices_.at((size_t)id); }
     void set_arena(int64_t token_columns, int64_t row_columns, int64_t hidden_columns) {
         columns_ = {token_columns, row_columns, hidden_columns};
@@ -103,6 +106,7 @@ class Program {
     ThreadPool pool_;
     Context context_;
     std::vector<std::unique_ptr<Matrix>> matrices_;
+    Memory weights_;  // of all matrices side by side, so that huge pages hold small ones too
     std::vector<std::unique_ptr<Op>> ops_;
     std::array<int64_t, kNumArenas> columns_{};
     std::array<std::vector<float>, kNumArenas> arena_;

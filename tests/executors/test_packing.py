@@ -1,0 +1,82 @@
+"""Packing weights: what is not finite is found as formats/finite.py finds it, and progress is told and may stop it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.blocks import F16_FIELDS, random_blocks
+from support.graphs import llama_like
+
+from pellucid.errors import FormatError, PellucidError
+from pellucid.executors import cpu
+from pellucid.executors.cpu import CpuExecutor
+from pellucid.executors.reference import ReferenceExecutor
+from pellucid.formats.finite import check_finite
+from pellucid.formats.qtensor import QTensor
+from pellucid.formats.quant import QuantType
+from pellucid.graph.builder import GraphBuilder
+from pellucid.graph.ir import Graph
+
+OUTPUTS, INPUTS = 37, 256  # two panels of 16 outputs and a part of one
+
+
+def graph_of(weight: QTensor) -> Graph:
+    g = GraphBuilder()
+    embedding = QTensor("embedding", QuantType.F32, (OUTPUTS, INPUTS), np.zeros(OUTPUTS * INPUTS * 4, np.uint8))
+    return g.finish(g.linear(g.select(g.embed(embedding)), weight, name="logits"))
+
+
+def damaged(type: QuantType, at: int, block: int, bits: int, size: int) -> QTensor:
+    blocks = random_blocks(type, OUTPUTS * INPUTS // type.block_size)
+    blocks[block, at : at + size] = np.frombuffer(bits.to_bytes(size, "little"), np.uint8)
+    return QTensor("w", type, (OUTPUTS, INPUTS), blocks.reshape(-1))
+
+
+HALF = [
+    (type, at, 2, (0x7C00, 0xFC00, 0x7E01), (0x7BFF, 0xFBFF)) for type, offsets in F16_FIELDS.items() for at in offsets
+]
+FIELDS = [
+    *HALF,
+    (QuantType.F32, 0, 4, (0x7F800000, 0xFF800000, 0x7FC00001), (0x7F7FFFFF,)),
+    (QuantType.BF16, 0, 2, (0x7F80, 0xFFC0), (0x7F7F,)),
+    (QuantType.MXFP4, 0, 1, (253, 255), (252,)),
+]
+
+
+@pytest.mark.parametrize("executor", [CpuExecutor(threads=2), ReferenceExecutor()], ids=lambda e: e.name)
+@pytest.mark.parametrize(("type", "at", "size", "bad", "good"), FIELDS, ids=lambda value: getattr(value, "name", None))
+def test_weights_that_are_not_finite_are_refused(executor, type, at, size, bad, good) -> None:
+    last = OUTPUTS * INPUTS // type.block_size - 1
+    for bits, block in [(bits, block) for bits in bad for block in (0, 17 * (last + 1) // OUTPUTS + 1, last)]:
+        tensor = damaged(type, at, block, bits, size)
+        with pytest.raises(FormatError) as expected:
+            check_finite(tensor)
+        with pytest.raises(FormatError) as found:
+            executor.compile(graph_of(tensor), 1)
+        assert str(found.value) == str(expected.value)
+        assert f"block {block} of" in str(found.value)
+    for bits in good:
+        executor.compile(graph_of(damaged(type, at, last, bits, size)), 1).close()
+
+
+def test_the_first_of_several_bad_blocks_is_named() -> None:
+    tensor = damaged(QuantType.Q8_0, 0, 290, 0x7C00, 2)
+    data = tensor.data.reshape(-1, 34)
+    data[[17, 250], :2] = 0x7E
+    with pytest.raises(FormatError, match="block 17 of 296"):
+        CpuExecutor(threads=4).compile(graph_of(tensor), 1)
+
+
+def test_progress_is_told_and_may_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_GROUP_NBYTES", 1)  # every matrix is a group
+    seen: list[tuple[int, int]] = []
+    CpuExecutor(threads=1).compile(llama_like(), 1, lambda ready, total: seen.append((ready, total))).close()
+    assert len(seen) > 3
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] == seen[0][1]
+
+    def stop(ready: int, total: int) -> None:
+        raise PellucidError("enough")
+
+    with pytest.raises(PellucidError, match="enough"):
+        CpuExecutor(threads=1).compile(llama_like(), 1, stop)
