@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test check bench bench-peers bench-many parity goldens docs clean setup setup-dev
+.PHONY: help run test soak check bench bench-peers bench-many parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +25,9 @@ run: setup ## set up on first use, fetch the built-in model, stream an answer (M
 
 test: setup-dev ## set up on first use, run the tests
 	@$(PY) -m pytest
+
+soak: setup-dev ## the tests whose counts can be raised, with large counts
+	@$(PY) -m pytest --soak tests/tools tests/engine/test_async_engine.py
 
 check: setup-dev ## lint, format, types, C++ format, import direction
 	@$(VENV)/bin/ruff check .

@@ -64,7 +64,9 @@ def _command(name: str) -> str:
     parser = build_parser(name)
     arguments = [a for a in parser._actions if a.dest not in ("help", "debug")]
     positional = " ".join(
-        str(a.metavar) if a.dest == "model" else f"[{a.metavar}]" for a in arguments if not a.option_strings
+        f"[{a.metavar}]" if a.nargs == "?" and a.dest != "model" else str(a.metavar)
+        for a in arguments
+        if not a.option_strings
     )
     text = f"\n## pellucid {name}\n\n    pellucid {name} {positional}".rstrip() + f"\n\n{parser.description}\n"
     if arguments:

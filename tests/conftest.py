@@ -14,6 +14,16 @@ from support.models import fetch_gemma3, fetch_smollm2
 STORY = Path(__file__).resolve().parents[2] / "shared" / "models" / "story"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="the same tests with the large counts of `make soak`")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether counts are the large ones."""
+    return bool(request.config.getoption("--soak"))
+
+
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     return fetch_smollm2()

@@ -22,6 +22,7 @@ from pellucid.errors import InvalidRequest, PellucidError
 COMMANDS = {
     "run": "answer one prompt",
     "chat": "talk with a model",
+    "batch": "answer a file of requests (OpenAI's batch format), resumable",
     "inspect": "show a model's metadata, tensors, memory need and graph",
     "list": "list the models on this machine and the built-in ones",
     "pull": "fetch a model, so that it runs without the network afterwards",
@@ -66,7 +67,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         else:
             parser.print_help()
         sys.exit(0)
-    if "model" in args:
+    if "model_option" in args:
         _settle_model(args, parser)
     return args
 

@@ -69,8 +69,8 @@ def sampling_params(args: argparse.Namespace) -> SamplingParams:
     )
 
 
-def load(args: argparse.Namespace) -> LLM:
-    """The model in memory for one conversation, downloaded with a progress bar if need be."""
+def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:
+    """The model in memory (for one conversation), downloaded with a progress bar if need be."""
     from pellucid.formats.source import resolve
 
     with terminal.DownloadProgress() as progress:
@@ -85,7 +85,7 @@ def load(args: argparse.Namespace) -> LLM:
         isa=args.isa,
         executor=args.executor,
         chat_template=_text_or_file(args.chat_template),
-        max_num_seqs=1,
+        max_num_seqs=max_num_seqs,
     )
 
 
