@@ -12,6 +12,7 @@ from numbers import Integral
 from typing import Any, Self, TypeVar
 
 from pellucid.config import EngineConfig
+from pellucid.engine.classify import ClassificationOutput, classify
 from pellucid.engine.engine import Engine
 from pellucid.engine.loader import LoadedModel, load_model
 from pellucid.engine.offline import Job, Refusal, answer_jobs
@@ -165,6 +166,27 @@ class LLM:
         """
         first, *others = self.embed([query, *_prompt_list(documents)], pooling=pooling)
         return [similarity(first, other) for other in others]
+
+    def classify(
+        self,
+        texts: str | Sequence[str],
+        labels: Sequence[str],
+        *,
+        template: str | None = None,
+        calibrate: bool | Sequence[str] = True,
+        explain: bool = False,
+    ) -> list[ClassificationOutput]:
+        """The most likely of `labels` for each text, with probabilities from the model's own likelihoods.
+
+        `template` makes the prompt that a label follows after a space; None is "Text: {text}\\nCategory:". `calibrate`
+        takes away what the model says of texts without content: True for a few of them, or a list of your own.
+        `explain` adds what each sentence contributed, at the price of reading the text once more for each.
+
+        Raises InvalidRequest (and starts nothing) for labels that cannot be told apart and a text that does not fit.
+        """
+        several = [texts] if isinstance(texts, str) or not isinstance(texts, Sequence) else texts
+        options: dict[str, Any] = {"template": template, "calibrate": calibrate, "explain": explain}
+        return classify(self._reader(), self._model, several, labels, **options)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of `text`: with the model's begin token, and with control tokens read as such, if wanted."""

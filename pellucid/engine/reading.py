@@ -21,7 +21,7 @@ class Reader:
     def __init__(self, engine: Engine, lock: threading.Lock, *, max_queued: int) -> None:
         self.engine = engine
         self._lock = lock
-        self._max_queued = max_queued
+        self.max_queued = max_queued
 
     def read(self, readings: Iterable[Reading]) -> list[Request]:
         """Compute them all; their requests, in order. At most `max_queued` are in the engine at a time.
@@ -34,7 +34,7 @@ class Reader:
         try:
             while True:
                 with self._lock:
-                    for token_ids, readout in islice(upcoming, self._max_queued - len(running)):
+                    for token_ids, readout in islice(upcoming, self.max_queued - len(running)):
                         request = self.engine.add_readout(token_ids, readout)
                         requests.append(request)
                         running.append(request)

@@ -81,6 +81,8 @@ class Request:
 
     @property
     def wants_prompt_logits(self) -> bool:
+        if self.readout is not None:
+            return self.readout.reads == "logits"
         return self.params.prompt_logprobs is not None and len(self.prompt_logprobs) < self.num_prompt_tokens
 
     @property
