@@ -18,15 +18,34 @@ MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1_024
 MAX_STOP_TOKENS = 1_024
 MIN_TEMPERATURE = 1e-3
+MAX_WORDS = 1_024
+MAX_ALLOWED_IDS = 65_536
+MAX_BREAKERS = 64
+MAX_BREAKER_LENGTH = 40
+
+SAMPLERS = (
+    "penalties", "dry", "temperature", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc",
+)  # fmt: skip
+"""The samplers that `samplers` puts in order, in the order that they have without it."""
+
+# What switches each of them on, with the value at which it is off.
+_OFF: dict[str, dict[str, float]] = {
+    "penalties": {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0},
+    "dry": {"dry_multiplier": 0},
+    "temperature": {"temperature": 1, "dynatemp_range": 0},
+    "top_n_sigma": {"top_n_sigma": 0},
+    "top_k": {"top_k": 0},
+    "typical_p": {"typical_p": 1},
+    "top_p": {"top_p": 1},
+    "min_p": {"min_p": 0},
+    "xtc": {"xtc_probability": 0},
+}
 
 # Names that users of this field know and that we do not honour yet: refused, never ignored.
 PLANNED = frozenset({
-    "typical_p", "top_n_sigma", "xtc_probability", "xtc_threshold", "dry_multiplier", "dry_base",
-    "dry_allowed_length", "dry_sequence_breakers", "mirostat", "mirostat_tau", "mirostat_eta", "dynatemp_range",
-    "dynatemp_exponent", "repeat_last_n", "no_repeat_ngram_size", "allowed_token_ids", "bad_words", "best_of",
-    "use_beam_search", "beam_width", "length_penalty", "early_stopping", "stop_regex", "samplers",
-    "logits_processors", "echo", "guided_decoding", "structured_outputs", "response_format", "grammar",
-    "truncate_prompt_tokens", "detokenize", "spaces_between_special_tokens",
+    "best_of", "use_beam_search", "beam_width", "length_penalty", "early_stopping", "stop_regex", "logits_processors",
+    "echo", "guided_decoding", "structured_outputs", "response_format", "grammar", "truncate_prompt_tokens",
+    "detokenize", "spaces_between_special_tokens",
 })  # fmt: skip
 
 
@@ -34,19 +53,39 @@ PLANNED = frozenset({
 class SamplingParams:
     """How to choose the tokens of one request. Keyword arguments only; mixed freely within one batch.
 
-    A logit passes, in this order: logit_bias, repetition_penalty, frequency_penalty, presence_penalty, min_tokens (end
-    tokens masked), temperature, top_k, top_p, min_p; then one token is drawn. `generation_config.json` of a model is
-    never applied behind your back: what is not given has the default shown here.
+    A logit passes, in this order: logit_bias; what forbids tokens (allowed_token_ids, bad_words, no_repeat_ngram_size,
+    min_tokens); the samplers in the order of `samplers`; mirostat; then one token is drawn. docs/sampling.md defines
+    each of them. `generation_config.json` of a model is never applied behind your back: what is not given has the
+    default shown here.
 
     temperature: 0 takes the most likely token (the smaller id of equals); else 0.001 to 100.
     top_k: keep the k most likely tokens; 0 or -1 keeps all.
     top_p: keep the smallest set of most likely tokens whose probability reaches top_p, in (0, 1] (nucleus sampling,
         Holtzman et al. 2019), after top_k.
     min_p: keep tokens at least min_p times as likely as the most likely one, in [0, 1].
+    typical_p: keep the smallest set of tokens whose surprise is closest to the entropy and whose probability reaches
+        typical_p, in (0, 1] (locally typical sampling, Meister et al. 2023); 1 is off.
+    top_n_sigma: keep tokens whose logit is within top_n_sigma standard deviations of the largest (Tang et al. 2024), in
+        [0, 100]; 0 is off.
+    xtc_probability, xtc_threshold: with this probability, take away all tokens that have at least the threshold's
+        probability except the least likely of them ("exclude top choices", p-e-w 2024). In [0, 1] and (0, 0.5].
+    dynatemp_range, dynatemp_exponent: let the temperature go from temperature - range to temperature + range with the
+        (entropy / largest possible entropy) ^ exponent. In [0, temperature] and [0.01, 100]; a range of 0 is off.
+    mirostat, mirostat_tau, mirostat_eta: 1 or 2 keep the surprise of the answer near tau bits a token, in place of
+        top_k and the like (Basu et al. 2021); eta is how fast. 0 is off; tau in (0, 100], eta in (0, 1].
+    samplers: the samplers that have an order, in the order wanted. One that is switched on must be in it.
     repetition_penalty: divides positive and multiplies negative logits of tokens in the prompt or the answer so far
         (CTRL, Keskar et al. 2019), in [0.01, 100]; 1 is off.
     frequency_penalty, presence_penalty: subtracted from a token's logit for each time, or once if, it is in the
         answer so far (OpenAI's definition), in [-2, 2].
+    repeat_last_n: how many of the last tokens these three look at; -1: all.
+    dry_multiplier, dry_base, dry_allowed_length, dry_sequence_breakers: a token that would go on with a repetition of
+        length n ≥ allowed_length loses multiplier · base ^ (n - allowed_length); no repetition goes across a text of
+        sequence_breakers ("don't repeat yourself", p-e-w 2024). A multiplier of 0 is off.
+    no_repeat_ngram_size: forbid tokens that would complete so many tokens that are in prompt or answer already.
+    allowed_token_ids: forbid all other tokens.
+    bad_words: texts that the answer must not hold, spelled in the tokens that the tokenizer gives for them, with and
+        without a space before them (vLLM's definition). Other spellings of the same text are not found.
     logit_bias: token id → number in [-100, 100] added to its logit.
     seed: 0 to 2^64 - 1. The same request with the same seed gives the same answer, whatever else runs. None draws one
         from the operating system; the receipt names it.
@@ -69,9 +108,27 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    samplers: Sequence[str] = SAMPLERS
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    repeat_last_n: int = -1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_sequence_breakers: Sequence[str] = ("\n", ":", '"', "*")
+    no_repeat_ngram_size: int = 0
+    allowed_token_ids: Sequence[int] | None = None
+    bad_words: Sequence[str] = field(default=())
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
     n: int = 1
@@ -95,14 +152,33 @@ class SamplingParams:
         self._set("top_k", max(0, integer("top_k", self.top_k, -1, MAX_TOKEN_ID)))
         self._set("top_p", real("top_p", self.top_p, 0.0, 1.0, open_low=True))
         self._set("min_p", real("min_p", self.min_p, 0.0, 1.0))
+        self._set("typical_p", real("typical_p", self.typical_p, 0.0, 1.0, open_low=True))
+        self._set("top_n_sigma", real("top_n_sigma", self.top_n_sigma, 0.0, 100.0))
+        self._set("xtc_probability", real("xtc_probability", self.xtc_probability, 0.0, 1.0))
+        self._set("xtc_threshold", real("xtc_threshold", self.xtc_threshold, 0.0, 0.5, open_low=True))
+        self._set("dynatemp_range", real("dynatemp_range", self.dynatemp_range, 0.0, 100.0))
+        self._set("dynatemp_exponent", real("dynatemp_exponent", self.dynatemp_exponent, 0.01, 100.0))
+        self._set("mirostat", integer("mirostat", self.mirostat, 0, 2))
+        self._set("mirostat_tau", real("mirostat_tau", self.mirostat_tau, 0.0, 100.0, open_low=True))
+        self._set("mirostat_eta", real("mirostat_eta", self.mirostat_eta, 0.0, 1.0, open_low=True))
         self._set("repetition_penalty", real("repetition_penalty", self.repetition_penalty, 0.01, 100.0))
         self._set("presence_penalty", real("presence_penalty", self.presence_penalty, -2.0, 2.0))
         self._set("frequency_penalty", real("frequency_penalty", self.frequency_penalty, -2.0, 2.0))
+        self._set("repeat_last_n", _repeat_last_n(self.repeat_last_n))
+        self._set("dry_multiplier", real("dry_multiplier", self.dry_multiplier, 0.0, 100.0))
+        self._set("dry_base", real("dry_base", self.dry_base, 1.0, 100.0))
+        self._set("dry_allowed_length", integer("dry_allowed_length", self.dry_allowed_length, 1, MAX_TOKENS))
+        breakers = _texts("dry_sequence_breakers", self.dry_sequence_breakers, MAX_BREAKERS, MAX_BREAKER_LENGTH)
+        self._set("dry_sequence_breakers", breakers)
+        self._set("no_repeat_ngram_size", integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, MAX_TOKENS))
+        self._set("allowed_token_ids", _allowed_token_ids(self.allowed_token_ids))
+        self._set("bad_words", _texts("bad_words", self.bad_words, MAX_WORDS, MAX_STOP_LENGTH))
+        self._set("samplers", _samplers(self.samplers))
         self._set("logit_bias", _logit_bias(self.logit_bias))
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0, 2**64 - 1))
         self._set("n", integer("n", self.n, 1, MAX_N))
-        self._set("stop", _stop(self.stop))
+        self._set("stop", _texts("stop", self.stop, MAX_STOP_STRINGS, MAX_STOP_LENGTH))
         self._set("stop_token_ids", _stop_token_ids(self.stop_token_ids))
         if self.max_tokens is not None:
             self._set("max_tokens", integer("max_tokens", self.max_tokens, 1, MAX_TOKENS))
@@ -113,6 +189,33 @@ class SamplingParams:
                 self._set(name, integer(name, getattr(self, name), 0, MAX_LOGPROBS))
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
             boolean(name, getattr(self, name))
+        self._refuse_contradictions()
+
+    @property
+    def penalises(self) -> bool:
+        """Whether one of the three penalties is on."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+    def _refuse_contradictions(self) -> None:
+        for name in [sampler for sampler in SAMPLERS if sampler not in self.samplers]:
+            for parameter, off in _OFF[name].items():
+                if getattr(self, parameter) != off:
+                    raise InvalidParameter(
+                        parameter, f"it is {getattr(self, parameter):g}, but `samplers` leaves {name!r} out"
+                    )
+        if self.dynatemp_range > self.temperature:
+            raise InvalidParameter(
+                "dynatemp_range", f"{self.dynatemp_range:g} is more than the temperature, {self.temperature:g}"
+            )
+        if self.temperature == 0:
+            for name, value in (("xtc_probability", self.xtc_probability), ("mirostat", self.mirostat)):
+                if value > 0:
+                    raise InvalidParameter(name, "a temperature of 0 takes the most likely token and leaves no choice")
+        if self.mirostat:
+            for name in ("top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc"):
+                for parameter, off in _OFF[name].items():
+                    if getattr(self, parameter) != off:
+                        raise InvalidParameter(parameter, "mirostat chooses in place of it; switch one of them off")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for everybody but the validation
@@ -145,24 +248,48 @@ def _logit_bias(value: object) -> dict[int, float] | None:
     }
 
 
-def _stop(value: object) -> tuple[str, ...]:
+def _texts(name: str, value: object, most: int, longest: int) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else () if value is None else value
+    if not isinstance(texts, Sequence):
+        raise InvalidParameter(name, f"expected a string or a list of strings, got {show(value)}")
+    if len(texts) > most:
+        raise InvalidParameter(name, f"expected at most {most} strings, got {len(texts)}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidParameter(name, f"expected strings, got {show(text)}")
+        if not 1 <= len(text) <= longest:
+            raise InvalidParameter(name, f"each string has 1 to {longest} characters, got {len(text)}")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise InvalidParameter(name, f"{text!r} holds half a character (a lone surrogate) and can never be matched")
+    return tuple(texts)
+
+
+def _repeat_last_n(value: object) -> int:
+    number = integer("repeat_last_n", value, -1, MAX_TOKENS)
+    if number == 0:
+        raise InvalidParameter("repeat_last_n", "0 would switch the penalties off; leave them out instead (-1: all)")
+    return number
+
+
+def _allowed_token_ids(value: object) -> tuple[int, ...] | None:
     if value is None:
-        return ()
-    stops = (value,) if isinstance(value, str) else value
-    if not isinstance(stops, Sequence):
-        raise InvalidParameter("stop", f"expected a string or a list of strings, got {show(value)}")
-    if len(stops) > MAX_STOP_STRINGS:
-        raise InvalidParameter("stop", f"expected at most {MAX_STOP_STRINGS} strings, got {len(stops)}")
-    for stop in stops:
-        if not isinstance(stop, str):
-            raise InvalidParameter("stop", f"expected strings, got {show(stop)}")
-        if not 1 <= len(stop) <= MAX_STOP_LENGTH:
-            raise InvalidParameter("stop", f"a stop string has 1 to {MAX_STOP_LENGTH} characters, got {len(stop)}")
-        if any("\ud800" <= c <= "\udfff" for c in stop):
-            raise InvalidParameter(
-                "stop", f"{stop!r} holds half a character (a lone surrogate) and can never be matched"
-            )
-    return tuple(stops)
+        return None
+    if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= MAX_ALLOWED_IDS:
+        raise InvalidParameter(
+            "allowed_token_ids", f"expected a list of 1 to {MAX_ALLOWED_IDS} token ids, got {show(value)}"
+        )
+    return tuple(integer("allowed_token_ids", token, 0, MAX_TOKEN_ID) for token in value)
+
+
+def _samplers(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidParameter("samplers", f"expected a list of names ({', '.join(SAMPLERS)}), got {show(value)}")
+    for i, name in enumerate(value):
+        if name not in SAMPLERS:
+            raise InvalidParameter("samplers", f"there is no {show(name)}; expected some of {', '.join(SAMPLERS)}")
+        if name in value[:i]:
+            raise InvalidParameter("samplers", f"{name!r} is there twice")
+    return tuple(value)
 
 
 def _stop_token_ids(value: object) -> tuple[int, ...]:

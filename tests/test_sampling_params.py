@@ -15,8 +15,15 @@ from pellucid.errors import InvalidParameter, UnsupportedParameter
 from pellucid.sampling import PLANNED, SamplingParams
 
 NOT_A_NUMBER = [math.nan, math.inf, -math.inf, True, False, "1", None, [1], 10**400, -(10**5000), 1j]
-REAL_FIELDS = ["temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"]
-INTEGER_FIELDS = ["top_k", "seed", "n", "min_tokens", "max_tokens", "logprobs", "prompt_logprobs"]
+REAL_FIELDS = [
+    "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "typical_p",
+    "top_n_sigma", "xtc_probability", "xtc_threshold", "dynatemp_range", "dynatemp_exponent", "mirostat_tau",
+    "mirostat_eta", "dry_multiplier", "dry_base",
+]  # fmt: skip
+INTEGER_FIELDS = [
+    "top_k", "seed", "n", "min_tokens", "max_tokens", "logprobs", "prompt_logprobs", "mirostat", "repeat_last_n",
+    "dry_allowed_length", "no_repeat_ngram_size",
+]  # fmt: skip
 NONE_ALLOWED = {"seed", "max_tokens", "logprobs", "prompt_logprobs"}
 
 

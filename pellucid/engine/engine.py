@@ -26,7 +26,7 @@ from pellucid.engine.outputs import Logprob, PositionLogprobs
 from pellucid.engine.random import derive_seed, fresh_seed
 from pellucid.engine.readout import Readout, Rows
 from pellucid.engine.request import FinishReason, Request, Times
-from pellucid.engine.sampler import RowSampler, ranked_logprobs
+from pellucid.engine.sampler import RankedToken, Row, RowSampler, ranked_logprobs, sample_rows
 from pellucid.engine.scheduler import Scheduler, StepPlan
 from pellucid.engine.step import build_batch
 from pellucid.errors import ContextLengthExceeded, ExecutorError, InvalidParameter, PellucidError, ResourceError
@@ -153,8 +153,8 @@ class Engine:
                 f"but the context holds {self.max_model_len} (max_model_len); shorten one of them"
             )
         if params is not None:
-            for name, ids in (("logit_bias", params.logit_bias or ()), ("stop_token_ids", params.stop_token_ids)):
-                for token in ids:
+            for name in ("logit_bias", "stop_token_ids", "allowed_token_ids"):
+                for token in getattr(params, name) or ():
                     integer(name, token, 0, self.vocab_size - 1)
         return [integer("prompt_token_ids", token, 0, self.vocab_size - 1) for token in prompt]
 
@@ -259,16 +259,19 @@ class Engine:
 
     def _choose(self, rows: list[tuple[Request, Logits]]) -> list[_Choice | Exception]:
         """The next token of each request from its row of logits [V], or what went wrong there."""
+        sampled = sample_rows(
+            [
+                Row(request.sampler, logits, request.num_output_tokens, request.num_tokens, request.params.logprobs)
+                for request, logits in rows
+            ],
+            threads=self.program.info.threads,
+        )
         chosen: list[_Choice | Exception] = []
-        for request, row in rows:
-            try:
-                token = request.sampler.sample(
-                    row, num_output_tokens=request.num_output_tokens, position=request.num_tokens
-                )
-                top = request.params.logprobs
-                chosen.append((token, None if top is None else self._position_logprobs(row, token, top)))
-            except Exception as error:
-                chosen.append(error)
+        for found in sampled:
+            if isinstance(found, Exception):
+                chosen.append(found)
+            else:
+                chosen.append((found.token, None if found.logprobs is None else self._named(found.logprobs)))
         return chosen
 
     def _append(self, request: Request, token: int, logprobs: PositionLogprobs | None) -> None:
@@ -327,6 +330,7 @@ class Engine:
                 index=index,
                 end_token_ids=frozenset(t for t in end_token_ids if t < self.vocab_size),
                 prompt_token_ids=prompt,
+                tokenizer=self.tokenizer,
             ),
             text=AnswerText(
                 Detokenizer(self.tokenizer, skip_special_tokens=params.skip_special_tokens, continuation=True),
@@ -337,11 +341,14 @@ class Engine:
         )
 
     def _position_logprobs(self, row: Logits, token: int, top: int) -> PositionLogprobs:
+        return self._named(ranked_logprobs(row, token, top))
+
+    def _named(self, ranked: Iterable[RankedToken]) -> PositionLogprobs:
         return {
             r.token_id: Logprob(
                 r.logprob, r.rank, self.tokenizer.token_str(r.token_id) if self._has_text(r.token_id) else ""
             )
-            for r in ranked_logprobs(row, token, top)
+            for r in ranked
         }
 
     def _has_text(self, token: int) -> bool:

@@ -1,40 +1,44 @@
-"""The sampler: one row of logits in, one token out, with its log-probabilities when asked for.
+"""The sampler: rows of logits in, a token for each out, with log-probabilities when asked for.
 
-Rows are handled one by one, so a result depends on its own row only, bit for bit. The vocabulary (up to 262,144
-entries) is never sorted: `top_ids` finds a handful of candidates with a few linear passes.
-
-Microseconds a row, medians over logits of SmolLM2 and Gemma 3 270M, one core of an AMD Zen 3:
-
-                                                          V = 49,152   V = 262,144
-    a sort of the row, before anything else                    1,290        16,400
-    argpartition for top_k, one running sum over the row         650         4,830
-    now:  greedy                                                  14            57
-          top_k = 40                                              92           190
-          top_k, top_p, min_p and a repetition penalty           156           268
-          temperature only                                       150           650
-          top_p = 0.95 only                                      231         1,840
-          five log-probabilities                                 166           860
+A result depends on its own row only, bit for bit. What walks the vocabulary (up to 262,144 entries, never sorted) is
+C++ in `pellucid/native/sampling/`; here is what a request's parameters mean for it. docs/sampling.md defines every
+sampler and names its source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pellucid.engine.constraint import Constraint
-from pellucid.engine.random import uniform
-from pellucid.errors import ExecutorError
-from pellucid.sampling import SamplingParams
+from pellucid.engine.look_back import SequenceBreakers, bad_word_ids
+from pellucid.errors import ExecutorError, InvalidParameter
+from pellucid.executors.sampling import NativeRow, Sampler, SamplerSettings, choose_rows, rank_rows
+from pellucid.sampling import MIN_TEMPERATURE, SamplingParams
+from pellucid.text.tokenizer import Tokenizer
 
 Logits = npt.NDArray[np.float32]  # [V]
-Ids = npt.NDArray[np.int64]
+
+_STAGES = (
+    "penalties", "dry", "greedy", "temperature", "dynamic_temperature", "top_k", "typical_p", "top_p", "min_p",
+    "top_n_sigma", "xtc", "mirostat1", "mirostat2",
+)  # fmt: skip
+"""Stage of native/sampling/settings.h, by number."""
+
+_SAME_NAME = (
+    "min_tokens", "no_repeat_ngram_size", "repetition_penalty", "frequency_penalty", "presence_penalty",
+    "repeat_last_n", "dry_multiplier", "dry_base", "dry_allowed_length", "temperature", "dynatemp_range",
+    "dynatemp_exponent", "top_k", "typical_p", "top_p", "min_p", "top_n_sigma", "xtc_probability", "xtc_threshold",
+    "mirostat_tau", "mirostat_eta",
+)  # fmt: skip
 
 
 class RowSampler:
-    """Chooses the tokens of one answer. Keeps what the penalties need to know about the tokens so far."""
+    """Chooses the tokens of one answer. What it knows of the tokens so far changes in `accept` only."""
 
     def __init__(
         self,
@@ -43,26 +47,42 @@ class RowSampler:
         seed: int,
         index: int,
         end_token_ids: frozenset[int],
-        prompt_token_ids: list[int],
+        prompt_token_ids: Sequence[int],
         constraint: Constraint | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        """`end_token_ids` are those that min_tokens holds back. Every id must be below the width of the logits."""
+        """`end_token_ids` are those that min_tokens holds back. Every id must be below the width of the logits.
+
+        `tokenizer` is needed for dry and bad_words. Raises InvalidParameter for a word that it has no tokens for.
+        """
         self.params = params
         self.seed = seed
         self.index = index
         self.constraint = constraint
         self._mask: npt.NDArray[np.uint32] | None = None  # the constraint's, for the token that comes next
-        self._end_ids = np.array(sorted(end_token_ids), dtype=np.int64)
+        self._surprise: dict[int, float] = {}  # for mirostat: of the token that was sampled last
+        self._breakers: SequenceBreakers | None = None
+        settings = SamplerSettings()
+        settings.seed, settings.index = seed, index
+        for name in _SAME_NAME:
+            setattr(settings, name, getattr(params, name))
+        settings.stages = [_STAGES.index(stage) for stage in stages(params)]
+        settings.lowest_temperature = MIN_TEMPERATURE
+        settings.end_token_ids = sorted(end_token_ids)
         bias = params.logit_bias or {}
-        self._bias_ids = np.fromiter(bias.keys(), np.int64, len(bias))
-        self._bias = np.fromiter(bias.values(), np.float32, len(bias))
-        self._penalised = (
-            params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
-        )
-        self._seen = TokenCounts()
-        if self._penalised:
-            for token in prompt_token_ids:
-                self._seen.add(token, 0)
+        settings.bias_ids, settings.bias = list(bias.keys()), list(bias.values())
+        if params.allowed_token_ids is not None:
+            settings.allowed = _bits(params.allowed_token_ids)
+        if params.bad_words or params.dry_multiplier > 0:
+            if tokenizer is None:
+                raise InvalidParameter("bad_words" if params.bad_words else "dry_multiplier", "needs a tokenizer")
+            settings.bad_words = bad_word_ids(params.bad_words, tokenizer)
+            if params.dry_multiplier > 0:
+                self._breakers = SequenceBreakers(params.dry_sequence_breakers, tokenizer)
+        self._native = Sampler(settings)
+        breaks = self._breakers.of_prompt(prompt_token_ids) if self._breakers else None
+        prompt = np.array(prompt_token_ids, np.int32)
+        self._native.add_prompt(prompt, np.zeros(len(prompt), np.uint8) if breaks is None else breaks)
 
     def prepare(self) -> None:
         """Compute the constraint's mask for the next token; may run beside the forward pass, in another thread.
@@ -73,93 +93,58 @@ class RowSampler:
             self._mask = self.constraint.mask()
 
     def sample(self, logits: Logits, *, num_output_tokens: int, position: int) -> int:
-        """The token for `position`, after `num_output_tokens` others. Changes nothing; call `accept` with the token.
-
-        Raises ExecutorError when the logits hold NaN or infinity, or no token is left.
-        """
-        require_finite(logits)
-        logits = self._process(logits, num_output_tokens)
-        if self.params.temperature == 0:
-            token = int(logits.argmax())  # the first, so the smallest id of equals
-            if not np.isfinite(logits[token]):
-                raise ExecutorError("no token can be chosen: all of them are masked")
-            return token
-        ids, weights = self._candidates(logits)
-        chosen = draw(weights, uniform(self.seed, self.index, position))
-        return chosen if ids is None else int(ids[chosen])
+        """The token for `position`, after `num_output_tokens` others: `sample_rows` for one row, which raises."""
+        [found] = sample_rows([Row(self, logits, num_output_tokens, position)])
+        if isinstance(found, Exception):
+            raise found
+        return found.token
 
     def accept(self, token: int) -> None:
         """Count a token of the answer. Raises what the constraint raises."""
-        if self._penalised:
-            self._seen.add(token, 1)
+        breaks = self._breakers.add(token) if self._breakers else False
+        self._native.accept(token, breaks, self._surprise.get(token, self.params.mirostat_tau))
         if self.constraint is not None:
             self._mask = None
             self.constraint.accept(token)
 
-    def _process(self, logits: Logits, num_output_tokens: int) -> Logits:
-        """The constraint, logit_bias, penalties, the mask of min_tokens; a copy when anything changes."""
-        masked = num_output_tokens < self.params.min_tokens and len(self._end_ids) > 0
-        if not (len(self._bias_ids) or self._penalised or masked or self.constraint):
-            return logits
-        logits = logits.copy()
-        self.prepare()
-        if self._mask is not None:
-            allowed = np.unpackbits(self._mask.view(np.uint8), bitorder="little", count=len(logits))
-            logits[allowed == 0] = -np.inf
-        logits[self._bias_ids] += self._bias
-        if self._penalised:
-            ids, counts = self._seen.arrays()
-            x = logits[ids]
-            x = np.where(
-                x > 0, x / np.float32(self.params.repetition_penalty), x * np.float32(self.params.repetition_penalty)
-            )
-            x -= np.float32(self.params.frequency_penalty) * counts
-            x -= np.float32(self.params.presence_penalty) * (counts > 0)
-            logits[ids] = x
-        if masked:
-            logits[self._end_ids] = -np.inf
-        return logits
 
-    def _candidates(self, logits: Logits) -> tuple[Ids | None, npt.NDArray[np.float32]]:
-        """The tokens that temperature, top_k, top_p and min_p leave, by ascending id, with unnormalised probabilities.
-
-        Ids None stands for the whole vocabulary. The most likely token has weight 1 and always stays.
-        """
-        params = self.params
-        largest = logits.max()
-        if not np.isfinite(largest):
-            raise ExecutorError("no token can be chosen: all of them are masked")
-
-        def weigh(x: Logits) -> Logits:
-            with np.errstate(over="ignore"):  # -inf is as good as any other weight of 0
-                x = x - largest
-                x /= np.float32(params.temperature)
-            return np.exp(x, out=x)
-
-        if 0 < params.top_k < len(logits):
-            ids = top_ids(logits, params.top_k)
-            weights = weigh(logits[ids])
-            if params.top_p < 1:
-                kept = nucleus(weights, params.top_p)
-                ids, weights = ids[kept], weights[kept]
-        elif params.top_p < 1:
-            weights = weigh(logits)
-            ids = nucleus(weights, params.top_p)
-            weights = weights[ids]
-        else:
-            weights = weigh(logits)
-            if params.min_p == 0:
-                return None, weights
-            ids = np.flatnonzero(weights >= np.float32(params.min_p))
-            weights = weights[ids]
-        if params.min_p > 0:
-            likely = weights >= np.float32(params.min_p)
-            ids, weights = ids[likely], weights[likely]
-        order = np.argsort(ids)
-        return ids[order], weights[order]
+def stages(params: SamplingParams) -> list[str]:
+    """The samplers that do something, in order."""
+    greedy = params.temperature == 0
+    active = {
+        "penalties": params.penalises,
+        "dry": params.dry_multiplier > 0,
+        "temperature": params.temperature != 1 or params.dynatemp_range > 0,
+        "top_n_sigma": params.top_n_sigma > 0,
+        "top_k": params.top_k > 0,
+        "typical_p": params.typical_p < 1,
+        "top_p": params.top_p < 1,
+        "min_p": params.min_p > 0,
+        "xtc": params.xtc_probability > 0,
+    }
+    found = [name for name in params.samplers if active[name]]
+    if greedy:  # one token is left then, and no later sampler could change that
+        return [*found[: found.index("temperature")], "greedy"]
+    if params.dynatemp_range > 0:
+        found[found.index("temperature")] = "dynamic_temperature"
+    return [*found, f"mirostat{params.mirostat}"] if params.mirostat else found
 
 
-@dataclass(frozen=True)
+def _bits(ids: Sequence[int]) -> list[int]:
+    words = np.zeros(max(ids) // 32 + 1, np.uint32)
+    np.bitwise_or.at(words, np.array(ids) // 32, np.uint32(1) << (np.array(ids) % 32).astype(np.uint32))
+    return [int(word) for word in words]
+
+
+class RankedToken(NamedTuple):
+    """A token with its log-probability, and how many tokens are at least as likely (1: the most likely)."""
+
+    token_id: int
+    logprob: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of logits that wants a token: the one for `position`, after `num_output_tokens` others of the answer.
 
@@ -173,7 +158,7 @@ class Row:
     num_logprobs: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """A token, and with `num_logprobs` the log-probabilities that `ranked_logprobs` gives for it."""
 
@@ -181,47 +166,40 @@ class Sampled:
     logprobs: list[RankedToken] | None = None
 
 
-def sample_rows(rows: Sequence[Row]) -> list[Sampled | Exception]:
-    """A token for each row, or the exception that this row alone ends with. Changes no sampler; call `accept`."""
-    results: list[Sampled | Exception] = []
+def sample_rows(rows: Sequence[Row], *, threads: int = 1) -> list[Sampled | Exception]:
+    """A token for each row, or the exception that this row alone ends with. Call `accept` with the token.
+
+    The rows may be shared out over `threads`, which changes no bit. The exception is an ExecutorError when logits are
+    NaN or infinite, or when no token is left to choose; or whatever the constraint raised.
+    """
+    results: list[Sampled | Exception | None] = []
+    asked: list[NativeRow] = []
     for row in rows:
         try:
-            token = row.sampler.sample(row.logits, num_output_tokens=row.num_output_tokens, position=row.position)
-            ranked = None if row.num_logprobs is None else ranked_logprobs(row.logits, token, row.num_logprobs)
-            results.append(Sampled(token, ranked))
+            asked.append(_native_row(row))
+            results.append(None)
         except Exception as error:  # one request cannot hurt another
             results.append(error)
-    return results
+    chosen = iter(choose_rows(asked, threads=threads))
+    for i, row in enumerate(rows):
+        if results[i] is not None:
+            continue
+        token, surprise, num_invalid, ranked = next(chosen)
+        if num_invalid:
+            results[i] = _not_finite(num_invalid, len(row.logits))
+        elif token < 0:
+            results[i] = ExecutorError("no token can be chosen: all of them are masked")
+        else:
+            row.sampler._surprise = {token: surprise}
+            results[i] = Sampled(token, None if row.num_logprobs is None else [RankedToken(*r) for r in ranked])
+    return [result for result in results if result is not None]
 
 
-class TokenCounts:
-    """How often each token of a sequence was generated (0: it is in the prompt only), as arrays that grow by one."""
-
-    def __init__(self) -> None:
-        self._slots: dict[int, int] = {}
-        self._ids = np.zeros(64, np.int64)
-        self._counts = np.zeros(64, np.float32)
-
-    def add(self, token: int, count: int) -> None:
-        slot = self._slots.setdefault(token, len(self._slots))
-        if slot == len(self._ids):
-            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
-            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
-        self._ids[slot] = token
-        self._counts[slot] += count
-
-    def arrays(self) -> tuple[Ids, npt.NDArray[np.float32]]:
-        """Distinct ids and their counts."""
-        return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
-
-
-@dataclass(frozen=True)
-class RankedToken:
-    """A token with its log-probability, and how many tokens are at least as likely (1: the most likely)."""
-
-    token_id: int
-    logprob: float
-    rank: int
+def _native_row(row: Row) -> NativeRow:
+    row.sampler.prepare()
+    logits = np.ascontiguousarray(row.logits, np.float32)
+    top = -1 if row.num_logprobs is None else row.num_logprobs
+    return row.sampler._native, logits, None, row.sampler._mask, row.num_output_tokens, row.position, top
 
 
 def ranked_logprobs(logits: Logits, token: int, count: int) -> list[RankedToken]:
@@ -229,81 +207,11 @@ def ranked_logprobs(logits: Logits, token: int, count: int) -> list[RankedToken]
 
     log p(i) = x(i) - log Σ exp(x), of the logits as they come from the model. Equal logits rank by ascending id.
     """
-    require_finite(logits)
-    largest = logits.max()
-    log_sum = float(largest) + float(np.log(np.exp(logits - largest).sum(dtype=np.float64)))
-    x = logits[token]
-    rank = 1 + int(np.count_nonzero(logits > x)) + int(np.count_nonzero(logits[:token] == x))
-    ranked = [RankedToken(token, float(x) - log_sum, rank)]
-    if count > 0:
-        best = enumerate(top_ids(logits, count).tolist(), start=1)
-        ranked += [RankedToken(i, float(logits[i]) - log_sum, r) for r, i in best if i != token]
-    return ranked
+    [ranked] = rank_rows(logits[None], [token], count)
+    if not ranked:
+        raise _not_finite(int(np.count_nonzero(~np.isfinite(logits))), len(logits))
+    return [RankedToken(*r) for r in ranked]
 
 
-def require_finite(logits: Logits) -> None:
-    """Raise ExecutorError when a logit is NaN or infinite."""
-    if not np.isfinite(logits).all():
-        bad = int(np.count_nonzero(~np.isfinite(logits)))
-        raise ExecutorError(
-            f"{bad} of {len(logits)} logits are NaN or infinite: the model's weights or activations overflow"
-        )
-
-
-def top_ids(x: Logits, count: int) -> Ids:
-    """Ids of the `count` largest values, largest first, equals by ascending id: exactly the head of a stable sort.
-
-    The count-th largest of the maxima of disjoint groups is a lower bound of the count-th largest value, so one pass
-    for the maxima and one comparison leave few values to sort.
-    """
-    if count < len(x):
-        width = len(x) // 64
-        if count <= width:
-            maxima = x[: 64 * width].reshape(64, width).max(axis=0)
-            bound = np.partition(maxima, width - count)[width - count]
-        else:
-            bound = np.partition(x, len(x) - count)[len(x) - count]
-        found = np.flatnonzero(x >= bound)
-    else:
-        found = np.arange(len(x))
-    return found[np.argsort(-x[found], kind="stable")[:count]]
-
-
-def nucleus(weights: Logits, top_p: float) -> Ids:
-    """Indices of the fewest of the largest `weights` that reach top_p of their sum, equals by ascending index.
-
-    Nearly always they are among the 256 largest. If not, a histogram of the weights' logarithms (64 bins to a factor
-    of e) tells which bin holds the last one, and only that bin is sorted.
-    """
-    target = top_p * float(weights.sum(dtype=np.float64))
-    best = top_ids(weights, 256)
-    reached = weights[best].cumsum(dtype=np.float64) >= target
-    if reached.any():
-        return best[: int(reached.argmax()) + 1]
-    with np.errstate(divide="ignore"):
-        bins = np.minimum(np.log(weights) * np.float32(-64), np.float32(8191)).astype(np.int64)  # weights are at most 1
-    below = np.bincount(bins, weights).cumsum()
-    last = int(below.searchsorted(target))
-    if last >= len(below):  # rounding: not even all of them reach the target
-        return np.arange(len(weights))
-    members = np.flatnonzero(bins == last)
-    members = members[np.argsort(-weights[members], kind="stable")]
-    before = float(below[last - 1]) if last else 0.0
-    size = 1 + int((before + weights[members].cumsum(dtype=np.float64)).searchsorted(target))
-    return np.concatenate([np.flatnonzero(bins < last), members[:size]])
-
-
-def draw(weights: npt.NDArray[np.float32], u: float) -> int:
-    """The index i at which the running sum of `weights` first exceeds u · their sum (inverse CDF), u in [0, 1).
-
-    Sums in float64, first over blocks of 256, then inside one block: a running sum over 262,144 values takes 4 ms.
-    """
-    sums = np.add.reduceat(weights, np.arange(0, len(weights), 256), dtype=np.float64).cumsum()
-    target = u * float(sums[-1])
-    block = int(sums.searchsorted(target, side="right"))
-    inside = weights[256 * block : 256 * block + 256]
-    before = float(sums[block - 1]) if block else 0.0
-    chosen = int((before + inside.cumsum(dtype=np.float64)).searchsorted(target, side="right"))
-    if chosen == len(inside):  # the two sums round differently: the last token that has any weight
-        chosen = int(np.flatnonzero(inside)[-1])
-    return 256 * block + chosen
+def _not_finite(count: int, size: int) -> ExecutorError:
+    return ExecutorError(f"{count} of {size} logits are NaN or infinite: the model's weights or activations overflow")

@@ -9,6 +9,54 @@ _Int32 = npt.NDArray[np.int32]
 
 def available_isas() -> list[str]: ...
 
+class SamplerSettings:
+    seed: int
+    index: int
+    stages: list[int]
+    allowed: list[int]
+    end_token_ids: list[int]
+    min_tokens: int
+    bad_words: list[list[int]]
+    no_repeat_ngram_size: int
+    bias_ids: list[int]
+    bias: list[float]
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    repeat_last_n: int
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    temperature: float
+    lowest_temperature: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    top_k: int
+    typical_p: float
+    top_p: float
+    min_p: float
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
+    mirostat_tau: float
+    mirostat_eta: float
+    def __init__(self) -> None: ...
+
+class Sampler:
+    def __init__(self, settings: SamplerSettings, /) -> None: ...
+    def add_prompt(self, tokens: _Int32, breaks: npt.NDArray[np.uint8], /) -> None: ...
+    def accept(self, token: int, breaks: bool, surprise: float, /) -> None: ...
+
+def choose_rows(
+    rows: list[tuple[Sampler, _Floats, _Floats | None, npt.NDArray[np.uint32] | None, int, int, int]],
+    threads: int = 1,
+    portable: bool = False,
+) -> list[tuple[int, float, int, list[tuple[int, float, int]]]]: ...
+def rank_rows(
+    logits: _Floats, tokens: list[int], count: int, portable: bool = False
+) -> list[list[tuple[int, float, int]]]: ...
+def sampler_uniform(seed: int, index: int, position: int, /) -> tuple[float, float]: ...
+
 class Program:
     weight_nbytes: int
     def __init__(self, isa: str, threads: int, cores: int, num_blocks: int, kv_float16: bool) -> None: ...

@@ -1,5 +1,6 @@
 // The Python face of the native program. Python lowers a graph with it once (executors/cpu.py); a step is one call
 // without the GIL.
+#include "sampling/bindings.h"
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -165,4 +166,6 @@ NB_MODULE(_native, m) {
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("slot_mapping"), nb::arg("block_tables"),
              nb::arg("query_start"), nb::arg("seq_lens"), nb::arg("logit_rows"), nb::arg("hidden_rows"),
              nb::arg("outputs"));
+
+    sampling::bind(m);
 }

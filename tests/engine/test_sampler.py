@@ -1,18 +1,22 @@
-"""The sampler against a plain one that sorts everything, in float64."""
+"""Every sampler against its plain definition in float64, which sorts everything; and the rules they share."""
 
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from support import sampling_definitions as plain
+from support.fake_model import ByteTokenizer
 
 from pellucid.engine.random import uniform
-from pellucid.engine.sampler import Row, RowSampler, Sampled, draw, nucleus, ranked_logprobs, sample_rows, top_ids
-from pellucid.errors import ExecutorError
-from pellucid.sampling import SamplingParams
+from pellucid.engine.sampler import Row, RowSampler, Sampled, ranked_logprobs, sample_rows, stages
+from pellucid.errors import ExecutorError, InvalidParameter
+from pellucid.executors.sampling import choose_rows, rank_rows, uniform_pair
+from pellucid.sampling import SAMPLERS, SamplingParams
 
 RNG = np.random.default_rng(11)
-SHAPES = [1, 2, 5, 63, 64, 65, 257, 1000, 5000]
+SHAPES = [1, 2, 5, 63, 64, 65, 511, 512, 513, 1000, 5000]
+KINDS = ["normal", "peaked", "ties", "flat"]
 
 
 def row(size: int, kind: str = "normal") -> np.ndarray:
@@ -29,105 +33,124 @@ def sampler(
     prompt: list[int] | None = None, end: frozenset[int] = frozenset(), index: int = 0, **fields: Any
 ) -> RowSampler:
     params = SamplingParams(**{"seed": 5, **fields})
-    return RowSampler(params, seed=params.seed or 0, index=index, end_token_ids=end, prompt_token_ids=prompt or [])
+    return RowSampler(
+        params,
+        seed=params.seed or 0,
+        index=index,
+        end_token_ids=end,
+        prompt_token_ids=prompt or [],
+        tokenizer=ByteTokenizer(),  # type: ignore[arg-type]
+    )
 
 
 def sample(logits: np.ndarray, position: int = 3, **fields: Any) -> int:
     return sampler(**fields).sample(logits, num_output_tokens=0, position=position)
 
 
-def plain_distribution(logits: np.ndarray, p: SamplingParams) -> np.ndarray:
-    """Probabilities after temperature, top_k, top_p and min_p: sort, cut, renormalise."""
-    order = np.argsort(-logits, kind="stable")
-    w = np.exp((logits.astype(np.float64) - logits.max()) / p.temperature)[order]
-    keep = len(w) if p.top_k == 0 else min(p.top_k, len(w))
-    w[keep:] = 0
-    reached = np.flatnonzero(np.cumsum(w) >= p.top_p * w.sum() * (1 - 1e-12))
-    w[(reached[0] if p.top_p < 1 else len(w)) + 1 :] = 0
-    w[w < p.min_p * w[0]] = 0
-    result = np.zeros(len(w))
-    result[order] = w / w.sum()
-    return result
-
-
-@pytest.mark.parametrize("kind", ["normal", "peaked", "ties", "flat"])
-@pytest.mark.parametrize("size", SHAPES)
-def test_top_ids_is_the_head_of_a_stable_sort(size: int, kind: str) -> None:
-    x = row(size, kind)
-    expected = np.argsort(-x, kind="stable")
-    for count in {1, 2, size // 64, size // 64 + 1, size // 2, size - 1, size, size + 7} - {0}:
-        np.testing.assert_array_equal(top_ids(x, count), expected[:count])
-
-
-@pytest.mark.parametrize("kind", ["normal", "peaked", "ties", "flat"])
-@pytest.mark.parametrize("size", SHAPES)
-@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 0.999])
-def test_nucleus_is_the_smallest_set_that_reaches_top_p(size: int, kind: str, top_p: float) -> None:
-    x = row(size, kind)
-    weights = np.exp(x - x.max())
-    kept = nucleus(weights, top_p)
-    order = np.argsort(-weights, kind="stable")
-    assert sorted(kept) == sorted(order[: len(kept)]), "it is not made of the largest weights"
-    total = weights.sum(dtype=np.float64)
-    assert weights[kept].sum(dtype=np.float64) >= top_p * total * (1 - 1e-12)
-    assert weights[order[: len(kept) - 1]].sum(dtype=np.float64) < top_p * total * (1 + 1e-12)
-
-
-def test_a_top_p_next_to_one_keeps_all_that_counts() -> None:
-    """The target then lies within the rounding of the sums; some of these rows never reach it."""
-    for _ in range(40):
-        weights = np.exp(-40 * RNG.random(3000)).astype(np.float32)
-        weights /= weights.max()
-        kept = nucleus(weights, math.nextafter(1, 0))
-        assert weights[kept].sum(dtype=np.float64) > (1 - 1e-12) * weights.sum(dtype=np.float64)
-
-
-@pytest.mark.parametrize("size", SHAPES)
-def test_draw_follows_the_running_sum(size: int) -> None:
-    weights = np.where(RNG.random(size) < 0.3, 0, RNG.random(size)).astype(np.float32)
-    weights[RNG.integers(size)] = 1
-    sums = np.cumsum(weights, dtype=np.float64)
-    for u in [0.0, 1 - 2**-53, *RNG.random(50)]:
-        chosen = draw(weights, u)
-        assert weights[chosen] > 0
-        before = sums[chosen - 1] if chosen else 0.0
-        assert before - 1e-9 <= u * sums[-1] <= sums[chosen] + 1e-9
-
-
-@pytest.mark.parametrize("place", [0, 1, 255, 256, 299])
-def test_a_token_without_weight_is_never_drawn(place: int) -> None:
-    weights = np.zeros(300, np.float32)
-    weights[place] = 1e-30
-    assert [draw(weights, u) for u in (0.0, 0.5, 1 - 2**-53)] == [place] * 3
-
-
 CUTS = [
-    {}, {"temperature": 0.3}, {"temperature": 5.0}, {"top_k": 1}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.1},
-    {"top_k": 20, "top_p": 0.7}, {"top_p": 0.9, "min_p": 0.05, "temperature": 1.7}, {"top_k": 50, "min_p": 0.2},
-    {"top_k": 10**9}, {"top_p": 1e-6},
+    {}, {"temperature": 0.3}, {"temperature": 5.0}, {"top_k": 1}, {"top_k": 7}, {"top_k": 300}, {"top_p": 0.8},
+    {"min_p": 0.1}, {"top_k": 20, "top_p": 0.7}, {"top_p": 0.9, "min_p": 0.05, "temperature": 1.7},
+    {"top_k": 50, "min_p": 0.2}, {"top_k": 10**9}, {"top_p": 1e-6}, {"top_p": 0.999, "temperature": 50},
+    {"typical_p": 0.5}, {"typical_p": 0.95, "temperature": 2.0}, {"top_k": 30, "typical_p": 0.3},
+    {"top_n_sigma": 0.5}, {"top_n_sigma": 1.0, "temperature": 1.5}, {"top_n_sigma": 0.0, "top_k": 3},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.05}, {"xtc_probability": 1.0, "top_k": 5},
+    {"temperature": 0.8, "dynatemp_range": 0.7}, {"dynatemp_range": 0.5, "dynatemp_exponent": 2.0, "top_p": 0.9},
+    {"mirostat": 1, "mirostat_tau": 2.0}, {"mirostat": 2, "mirostat_tau": 2.0}, {"mirostat": 2, "mirostat_tau": 0.4},
+    {"samplers": SAMPLERS[::-1], "temperature": 3.0, "top_p": 0.8, "min_p": 0.02, "top_n_sigma": 2.0},
+    {"samplers": ["top_p", "temperature", "top_k"], "temperature": 2.0, "top_p": 0.9, "top_k": 12},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-def test_samples_are_distributed_as_documented(cut: dict[str, Any]) -> None:
-    logits = row(60)
-    expected = plain_distribution(logits, SamplingParams(**cut))
-    count = 4000
-    one = sampler(**cut)
-    drawn = [one.sample(logits, num_output_tokens=0, position=p) for p in range(count)]
-    found = np.bincount(drawn, minlength=60) / count
-    assert not found[expected == 0].any(), "a token that was cut away was drawn"
-    assert np.abs(found - expected).max() < 4 * math.sqrt(0.25 / count)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_is_the_inverse_cdf_of_one_uniform_number(cut: dict[str, Any], kind: str) -> None:
+    for size in SHAPES:
+        logits = row(size, kind)
+        p = plain.distribution(logits, SamplingParams(**cut), xtc_acts=cut.get("xtc_probability") == 1)
+        cdf = np.cumsum(p)
+        one = sampler(**cut)
+        for position in range(20):
+            token = one.sample(logits, num_output_tokens=0, position=position)
+            u = uniform(5, 0, position)
+            assert p[token] > 0, f"a token that was cut away was drawn, of {size}"
+            assert (cdf[token - 1] if token else 0) - 1e-5 <= u <= cdf[token] + 1e-5, size
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-@pytest.mark.parametrize("kind", ["normal", "peaked"])
-def test_a_sample_is_the_inverse_cdf_of_one_uniform_number(cut: dict[str, Any], kind: str) -> None:
-    logits = row(3000, kind)
-    cdf = np.cumsum(plain_distribution(logits, SamplingParams(**cut)))
-    for position in range(40):
-        token, u = sample(logits, position, **cut), uniform(5, 0, position)
-        assert (cdf[token - 1] if token else 0) - 1e-5 <= u <= cdf[token] + 1e-5
+def test_samples_are_distributed_as_defined(cut: dict[str, Any]) -> None:
+    """And as often as defined: many draws under a chi-square test."""
+    logits = row(40)
+    p = plain.distribution(logits, SamplingParams(**cut), xtc_acts=cut.get("xtc_probability") == 1)
+    one = sampler(**cut)
+    count = 4000
+    drawn = [one.sample(logits, num_output_tokens=0, position=position) for position in range(count)]
+    assert chi_square_is_likely(np.bincount(drawn, minlength=40), p)
+
+
+def chi_square_is_likely(found: np.ndarray, p: np.ndarray) -> bool:
+    """Pearson's test at about one in a million, cells expected below 5 put together."""
+    if found[p == 0].any():
+        return False
+    expected = p * found.sum()
+    small = expected < 5
+    observed = np.append(found[~small], found[small].sum())
+    wanted = np.append(expected[~small], expected[small].sum())
+    observed, wanted = observed[wanted > 0], wanted[wanted > 0]
+    freedom = max(1, len(wanted) - 1)
+    statistic = float(((observed - wanted) ** 2 / wanted).sum())
+    z = ((statistic / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))  # Wilson-Hilferty
+    return z < 4.75
+
+
+@pytest.mark.parametrize(
+    ("asked", "done"),
+    [
+        ({"temperature": 0.9}, {"temperature": 1.0}),
+        ({"top_k": 8}, {"top_k": 9}),
+        ({"top_p": 0.8}, {"top_p": 0.83}),
+        ({"typical_p": 0.5}, {"top_p": 0.5}),
+        ({"min_p": 0.1}, {"min_p": 0.13}),
+        ({"temperature": 2.0, "top_p": 0.8}, {"temperature": 2.0, "top_p": 0.8, "samplers": ["top_p", "temperature"]}),
+    ],
+    ids=str,
+)
+def test_control_a_wrong_sampler_is_found(asked: dict[str, Any], done: dict[str, Any]) -> None:
+    logits = np.random.default_rng(3).permutation(40).astype(np.float32) * 0.15
+    one = sampler(**done)
+    drawn = [one.sample(logits, num_output_tokens=0, position=position) for position in range(6000)]
+    found = np.bincount(drawn, minlength=40)
+    assert chi_square_is_likely(found, plain.distribution(logits, SamplingParams(**done)))
+    assert not chi_square_is_likely(found, plain.distribution(logits, SamplingParams(**asked)))
+
+
+def test_random_numbers_are_those_of_random_py() -> None:
+    for seed, index, position in [(0, 0, 0), (2**64 - 1, 127, 2**33), (12345, 3, 77)]:
+        assert uniform_pair(seed, index, position)[0] == uniform(seed, index, position)
+
+
+def test_xtc_acts_as_often_as_asked() -> None:
+    logits = np.array([3.0, 2.9, 0.0], np.float32)
+    one = sampler(xtc_probability=0.3, xtc_threshold=0.3, top_k=2)
+    drawn = [one.sample(logits, num_output_tokens=0, position=p) for p in range(4000)]
+    removed = 0.3 * 1.0 + 0.7 / (1 + math.exp(0.1))  # chance of token 1
+    assert abs(drawn.count(1) / 4000 - removed) < 0.04
+    assert uniform_pair(5, 0, 9)[0] != uniform_pair(5, 0, 9)[1]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_mirostat_holds_the_surprise_near_tau(version: int) -> None:
+    logits = row(5000, "normal")
+    p = plain.softmax(logits.astype(np.float64))
+    one = sampler(mirostat=version, mirostat_tau=6.0)
+    mu, surprises = 12.0, []
+    for position in range(400):
+        token = one.sample(logits, num_output_tokens=position, position=position)
+        allowed = plain.distribution(logits, one.params, mu=mu)
+        assert allowed[token] > 0, "the state differs from the definition's"
+        one.accept(token)
+        surprises.append(-math.log2(p[token]))
+        mu -= 0.1 * (surprises[-1] - 6.0)
+    assert abs(np.mean(surprises[100:]) - 6.0) < 0.3
 
 
 def test_greedy_takes_the_smallest_id_of_equals() -> None:
@@ -136,35 +159,93 @@ def test_greedy_takes_the_smallest_id_of_equals() -> None:
     assert sample(logits, temperature=0, logit_bias={3: 0.5}) == 3
 
 
-def test_top_k_of_equals_keeps_the_smallest_ids() -> None:
-    logits = np.zeros(500, np.float32)
-    assert {sample(logits, p, top_k=3) for p in range(200)} == {0, 1, 2}
+def greedy_value(logits: np.ndarray, expected: np.ndarray, one: RowSampler, n: int) -> None:
+    """Greedy choices under biases find the order of the processed logits."""
+    assert one.sample(logits, num_output_tokens=n, position=9) == int(np.argmax(expected))
 
 
-def test_repetition_penalty_counts_prompt_and_answer_the_others_only_the_answer() -> None:
-    logits = np.array([4.0, -4.0, 3.9, 0.0], np.float32)
-    one = sampler(prompt=[0, 1], temperature=0, repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25)
-    np.testing.assert_array_equal(one._process(logits, 0), np.array([2.0, -8.0, 3.9, 0.0], np.float32))
-    one.accept(2)
-    one.accept(2)
-    one.accept(0)
-    expected = np.array([2.0 - 0.5 - 0.25, -8.0, 3.9 / np.float32(2) - 0.5 - 2 * 0.25, 0.0], np.float32)
-    np.testing.assert_allclose(one._process(logits, 3), expected, rtol=1e-6)
-    assert logits.tolist() == [4.0, -4.0, np.float32(3.9), 0.0], "the caller's row was changed"
+@pytest.mark.parametrize("window", [-1, 1, 4, 9, 100])
+def test_penalties_are_those_of_the_definition(window: int) -> None:
+    fields = {
+        "repetition_penalty": 1.7, "presence_penalty": 0.5, "frequency_penalty": 0.25, "repeat_last_n": window,
+    }  # fmt: skip
+    prompt = RNG.integers(0, 12, 6).tolist()
+    one = sampler(prompt=prompt, temperature=0, **fields)
+    answer: list[int] = []
+    for _ in range(40):
+        logits = row(12)
+        expected = plain.penalised(logits.astype(np.float64), one.params, prompt, answer)
+        greedy_value(logits, expected, one, len(answer))
+        answer.append(int(RNG.integers(0, 12)))
+        one.accept(answer[-1])
 
 
-def test_penalties_remember_many_tokens() -> None:
-    one = sampler(prompt=list(range(300)), temperature=0, frequency_penalty=1.0)
-    for token in range(100, 500):
+def test_dry_is_that_of_the_definition() -> None:
+    found = 0
+    for breakers, ids in [((), set()), (("c",), {99})]:
+        for _ in range(30):
+            prompt = RNG.integers(97, 101, 30).tolist()
+            one = sampler(
+                prompt=prompt, temperature=0, dry_multiplier=0.8, dry_allowed_length=2, dry_sequence_breakers=breakers
+            )
+            tokens = list(prompt)
+            for _ in range(10):
+                logits = row(110)
+                logits[97:101] += 4
+                expected = plain.dry(logits.astype(np.float64), one.params, tokens, ids)
+                found += int(np.argmax(expected) != np.argmax(logits))
+                greedy_value(logits, expected, one, len(tokens) - 30)
+                tokens.append(int(RNG.integers(97, 101)))
+                one.accept(tokens[-1])
+    assert found > 50, "dry must have changed something"
+
+
+def test_a_breaker_may_span_tokens() -> None:
+    fields: dict[str, Any] = {"temperature": 0, "dry_multiplier": 5.0, "dry_allowed_length": 2}
+    logits = np.zeros(260, np.float32)
+    logits[ord("d")], logits[ord("x")] = 2, 1
+    prompt = list(b"abcd abc")
+    assert sample(logits, prompt=prompt, dry_sequence_breakers=["q"], **fields) == ord("x")
+    assert sample(logits, prompt=prompt, dry_sequence_breakers=["bc"], **fields) == ord("d")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_ngram_is_there_twice(size: int) -> None:
+    prompt = RNG.integers(0, 6, 5).tolist()
+    one = sampler(prompt=prompt, temperature=1.5, no_repeat_ngram_size=size)
+    tokens = list(prompt)
+    for position in range(30):
+        banned = plain.ngram_completions(tokens, size)
+        logits = row(40)
+        allowed = [t for t in range(40) if t not in banned]
+        if not allowed:
+            break
+        token = one.sample(logits, num_output_tokens=position, position=position)
+        assert token in allowed
+        left = np.where(np.isin(np.arange(40), allowed), logits.astype(np.float64) / 1.5, -np.inf)
+        cdf = np.cumsum(plain.softmax(left))
+        u = uniform(5, 0, position)
+        assert (cdf[token - 1] if token else 0) - 1e-5 <= u <= cdf[token] + 1e-5
+        tokens.append(token)
         one.accept(token)
-    expected = np.zeros(600, np.float32)
-    expected[100:500] = -1
-    np.testing.assert_array_equal(one._process(np.zeros(600, np.float32), 400), expected)
 
 
-def test_bias_comes_before_penalties() -> None:
-    one = sampler(prompt=[0], temperature=0, repetition_penalty=2.0, logit_bias={0: 4.0})
-    assert one._process(np.array([-2.0, 0.0], np.float32), 0).tolist() == [1.0, 0.0]  # (-2 + 4) / 2
+def test_bad_words_forbid_the_last_token_of_what_has_begun() -> None:
+    one = sampler(temperature=0, bad_words=["no", "x"])
+    logits = np.zeros(260, np.float32)
+    logits[ord("x")], logits[ord("o")], logits[ord("n")] = 9, 8, 7
+    assert one.sample(logits, num_output_tokens=0, position=0) == ord("o")
+    one.accept(ord("n"))
+    assert one.sample(logits, num_output_tokens=1, position=1) == ord("n"), "'no' would be complete"
+    assert sampler(temperature=0, bad_words=["no"], prompt=[ord("n")]).sample(
+        np.eye(1, 260, ord("o"), dtype=np.float32)[0], num_output_tokens=0, position=1
+    ) == ord("o"), "the prompt does not count"
+
+
+def test_only_allowed_tokens_are_chosen() -> None:
+    ids = [0, 31, 32, 64, 99]
+    one = sampler(allowed_token_ids=ids)
+    assert {one.sample(row(100), num_output_tokens=0, position=p) for p in range(200)} == set(ids)
 
 
 def test_min_tokens_masks_end_tokens_until_then() -> None:
@@ -174,28 +255,40 @@ def test_min_tokens_masks_end_tokens_until_then() -> None:
         assert [one.sample(logits, num_output_tokens=i, position=0) for i in range(3)] == [3, 3, 1]
 
 
+def test_the_order_is_the_one_asked_for() -> None:
+    both = {"temperature": 2.0, "top_k": 5, "repetition_penalty": 1.5}
+    assert stages(SamplingParams(**both)) == ["penalties", "temperature", "top_k"]
+    order = ["top_k", "penalties", "temperature"]
+    assert stages(SamplingParams(**both, samplers=order)) == order
+    assert stages(SamplingParams(temperature=0, top_k=5, repetition_penalty=2.0)) == ["penalties", "greedy"]
+    logits = np.array([3.0, 2.9, 2.8], np.float32)
+    later = sampler(
+        prompt=[0], temperature=0, top_k=1, repetition_penalty=2.0, samplers=["top_k", "penalties", "temperature"]
+    )
+    assert later.sample(logits, num_output_tokens=0, position=0) == 0, "the penalty came too late"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [0, 50, 99])
-@pytest.mark.parametrize("fields", [{"temperature": 0}, {}, {"top_k": 5}], ids=str)
+@pytest.mark.parametrize("place", [0, 50, 599])
+@pytest.mark.parametrize("fields", [{"temperature": 0}, {}, {"top_k": 5}, {"logit_bias": {1: 2.0}}], ids=str)
 def test_logits_that_are_not_numbers_are_an_error(bad: float, place: int, fields: dict[str, Any]) -> None:
-    logits = row(100)
+    logits = row(600)
     logits[place] = bad
-    with pytest.raises(ExecutorError, match="1 of 100 logits"):
+    with pytest.raises(ExecutorError, match="1 of 600 logits"):
         sample(logits, **fields)
-    with pytest.raises(ExecutorError, match="1 of 100 logits"):
+    with pytest.raises(ExecutorError, match="1 of 600 logits"):
         ranked_logprobs(logits, 0, 1)
 
 
-@pytest.mark.parametrize("fields", [{"temperature": 0}, {}, {"top_k": 1}, {"top_p": 0.5}], ids=str)
+@pytest.mark.parametrize("fields", [{"temperature": 0}, {}, {"top_k": 1}, {"top_p": 0.5}, {"mirostat": 2}], ids=str)
 def test_nothing_left_to_choose_is_an_error(fields: dict[str, Any]) -> None:
     with pytest.raises(ExecutorError, match="masked"):
         sample(np.zeros(2, np.float32), end=frozenset({0, 1}), min_tokens=1, **fields)
 
 
-def test_extreme_logits_do_not_overflow() -> None:
-    logits = np.array([3e36, -3e36, 3e36, 0], np.float32)
-    for fields in ({}, {"temperature": 0.001}, {"temperature": 100}, {"top_p": 0.9}, {"min_p": 0.1}):
-        assert sample(logits, **fields) in (0, 2)
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_extreme_logits_do_not_overflow(cut: dict[str, Any]) -> None:
+    assert sample(np.array([3e38, -3e38, 3e38, 0], np.float32), **{**cut, "xtc_probability": 0.0}) in (0, 2)
 
 
 @pytest.mark.parametrize("size", [1, 70, 4000])
@@ -216,15 +309,17 @@ def test_logprobs_are_a_log_softmax_of_the_raw_logits(size: int, kind: str) -> N
 
 
 @pytest.mark.parametrize("fields", [*CUTS, {"temperature": 0}, {"repetition_penalty": 1.3}], ids=str)
-def test_a_row_gives_the_same_bits_wherever_it_lies(fields: dict[str, Any]) -> None:
+def test_place_threads_and_instruction_set_change_no_bit(fields: dict[str, Any]) -> None:
     """Rows of odd width start at every alignment; vector loops must not treat their ends differently."""
     logits = row(4999)
-    table = np.ascontiguousarray(RNG.standard_normal((17, 4999)), np.float32)
-    expected = [sample(logits, p, prompt=[3, 5], **fields) for p in range(20)]
-    for r in range(17):
-        table[r] = logits
-        assert [sample(table[r], p, prompt=[3, 5], **fields) for p in range(20)] == expected
-        assert ranked_logprobs(table[r], 7, 3) == ranked_logprobs(logits, 7, 3)
+    table = np.tile(logits, (17, 1))
+    one = sampler(prompt=[3, 5], **fields)
+    rows: list[Any] = [(one._native, table[r % 17], None, None, 0, r, 3) for r in range(40)]
+    expected = choose_rows(rows)
+    assert expected == choose_rows(rows, threads=3) == choose_rows(rows, portable=True)
+    assert [choose_rows([r])[0] for r in rows] == expected
+    assert len({str(r) for r in rank_rows(table, [7] * 17, 3)}) == 1
+    assert rank_rows(table, [7] * 17, 3) == rank_rows(table, [7] * 17, 3, portable=True)
 
 
 def test_answers_of_one_request_differ_and_repeat() -> None:
@@ -271,6 +366,11 @@ def test_only_what_the_constraint_allows_is_chosen(fields: dict[str, Any]) -> No
     assert (constraint.accepted, constraint.num_masks) == ([31], 2)
 
 
+def test_a_mask_that_is_too_short_forbids_the_rest() -> None:
+    one = constrained(OnlyAllow(3, vocab_size=64))
+    assert {one.sample(row(100), num_output_tokens=0, position=p) for p in range(50)} == {3}
+
+
 def test_a_constraint_that_allows_nothing_is_an_error() -> None:
     [found] = sample_rows([Row(constrained(OnlyAllow()), row(100), 0, 0)])
     assert isinstance(found, ExecutorError)
@@ -288,3 +388,31 @@ def test_rows_are_sampled_together_and_fail_alone() -> None:
     assert isinstance(second, ExecutorError)
     assert third == Sampled(0, ranked_logprobs(logits[2], 0, 2))
     assert fourth == Sampled(9, ranked_logprobs(logits[3], 9, 0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"samplers": ["top_k"], "top_p": 0.5}, "top_p"),
+        ({"samplers": ["top_k"], "temperature": 0.5}, "temperature"),
+        ({"samplers": ["top_k", "top_k"]}, "samplers"),
+        ({"samplers": ["topk"]}, "samplers"),
+        ({"samplers": "top_k"}, "samplers"),
+        ({"mirostat": 2, "top_p": 0.9}, "top_p"),
+        ({"mirostat": 1, "xtc_probability": 0.5}, "xtc_probability"),
+        ({"mirostat": 2, "temperature": 0}, "mirostat"),
+        ({"xtc_probability": 0.5, "temperature": 0}, "xtc_probability"),
+        ({"dynatemp_range": 1.1}, "dynatemp_range"),
+        ({"repeat_last_n": 0}, "repeat_last_n"),
+        ({"allowed_token_ids": []}, "allowed_token_ids"),
+        ({"bad_words": [""]}, "bad_words"),
+        ({"xtc_threshold": 0.6}, "xtc_threshold"),
+        ({"dry_base": 0.5}, "dry_base"),
+        ({"mirostat": 3}, "mirostat"),
+    ],
+    ids=str,
+)
+def test_impossible_combinations_are_refused_by_name(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        SamplingParams(**fields)
+    assert caught.value.param == name

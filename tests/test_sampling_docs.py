@@ -1,0 +1,35 @@
+"""docs/sampling.md is true: its examples run, its order is the code's, and every parameter of the sampler is in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pellucid.sampling import SAMPLERS, SamplingParams
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "sampling.md").read_text("utf-8")
+
+
+def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        code = block.replace('LLM("smollm2")', f"LLM({str(smollm2_path)!r}, max_model_len=128)")
+        exec(compile(code, "docs/sampling.md", "exec"), names)
+    assert "top_p: mirostat chooses in place of it" in capsys.readouterr().out
+    names["llm"].close()  # type: ignore[attr-defined]
+
+
+def test_the_order_is_that_of_the_code() -> None:
+    words = " ".join(PAGE.split())
+    assert f"Without it: {', '.join(f'`{name}`' for name in SAMPLERS)}." in words
+
+
+def test_the_tables_name_what_samples() -> None:
+    other = {
+        "seed", "n", "stop", "stop_token_ids", "min_tokens", "max_tokens", "ignore_eos", "logprobs", "prompt_logprobs",
+        "skip_special_tokens", "include_stop_str_in_output", "structured_outputs", "mirostat_eta",
+    }  # fmt: skip
+    missing = [name for name in SamplingParams().as_dict() if name not in other and f"`{name}`" not in PAGE]
+    assert missing == []
