@@ -84,6 +84,7 @@ class Linear : public Op {
         grow(c.q, rows * k);
         grow(c.q_scale, rows * (k / 32));
         grow(c.q_sums, rows * (k / 16));
+        grow(c.q_totals, rows * (k / 32));
     }
 
   private:
@@ -102,7 +103,7 @@ class Linear : public Op {
         }
         if (any_quantized_)
             c.kernels->quantize_row(x, k, c.q.data() + r * k, c.q_scale.data() + r * (k / 32),
-                                    c.q_sums.data() + r * (k / 16));
+                                    c.q_sums.data() + r * (k / 16), c.q_totals.data() + r * (k / 32));
     }
     void compute(const Step& s, const Context& c, int64_t task, int thread) const {
         const int64_t k = x_.width, rows = s.rows_of(out_), per_task = panels_per_task(rows);
@@ -113,7 +114,8 @@ class Linear : public Op {
                 k,
                 c.q.data(),
                 c.q_scale.data(),
-                c.q_sums.data()};
+                c.q_sums.data(),
+                c.q_totals.data()};
         t.rows = (int)rows;
         t.out_stride = out_.stride;
         t.residual_stride = residual_ ? residual_->stride : 0;

@@ -59,6 +59,7 @@ struct Context {
     std::vector<int16_t> q;
     std::vector<float> q_scale;
     std::vector<int32_t> q_sums;
+    std::vector<float> q_totals;
     // cos and sin [T, rotary / 2] of each rope table.
     struct RopeTable {
         std::vector<float> inv_freq, cos, sin;

@@ -18,6 +18,7 @@ struct Activations {
     const int16_t* q;     // [rows, k]
     const float* scale;   // [rows, k / 32]
     const int32_t* sums;  // [rows, k / 16], sum of q over 16 inputs
+    const float* totals;  // [rows, k / 32], scale times the sum of q over 32 inputs
 };
 
 struct LinearTask {  // one panel of up to 16 outputs, for all rows
@@ -74,7 +75,7 @@ struct Kernels {
     void (*linear[kNumTypes])(const LinearTask&);
     // One output row of a packed matrix in float32, times `scale`.
     void (*weight_row[kNumTypes])(const uint8_t* panel, int64_t k, int lane, float scale, float* out);
-    void (*quantize_row)(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums);
+    void (*quantize_row)(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums, float* totals);
     void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* out);
     // cos and sin are [rotary / 2] of one position.
