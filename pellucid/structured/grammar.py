@@ -1,0 +1,23 @@
+"""StructuredOutputs to the Lark grammar that llguidance compiles, everything in it checked."""
+
+from __future__ import annotations
+
+from pellucid.errors import UnsupportedParameter
+from pellucid.structured.json_schema import prepare_schema
+from pellucid.structured.regex import literal, translate
+from pellucid.structured_outputs import StructuredOutputs
+
+_HEAD = '%llguidance {"no_forcing": true}\n'
+"""Text that the grammar leaves no choice about is not forced on the model as tokens: it spells it as it would."""
+
+
+def lark_of(spec: StructuredOutputs) -> str:
+    """Raises InvalidParameter, and UnsupportedParameter for what cannot be enforced; both say where."""
+    if spec.kind in ("json", "json_object"):
+        schema = '{"type": "object"}' if spec.json is None else str(spec.json)
+        return f"{_HEAD}start: %json {prepare_schema(schema, compact=spec.disable_any_whitespace)}\n"
+    if spec.regex is not None:
+        return f"{_HEAD}start: ANSWER\nANSWER: /{translate(spec.regex, param='regex', search=False)}/\n"
+    if spec.choice is not None:
+        return f"{_HEAD}start: ANSWER\nANSWER: " + "\n | ".join(f"/{literal(text)}/" for text in spec.choice) + "\n"
+    raise UnsupportedParameter(spec.kind, "grammars are not supported yet")

@@ -1,0 +1,47 @@
+"""Random answers to a grammar: a walk over what the masks allow, with weights that let long texts come to an end."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from pellucid.structured.grammar import lark_of
+from pellucid.structured.matcher import Grammar, GrammarMatcher
+from pellucid.structured_outputs import StructuredOutputs
+
+
+def grammar(table: Any, **given: Any) -> Grammar:
+    spec = StructuredOutputs(**given)
+    return Grammar(table, lark_of(spec), param=spec.kind)
+
+
+def allowed(mask: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+
+
+def walk(start: GrammarMatcher, tokenizer: Any, rng: random.Random, *, max_tokens: int = 400) -> tuple[str, bool]:
+    """A random answer and whether it ended. After 40 tokens those that close something are taken when they can be."""
+    data = b""
+    for i in range(max_tokens):
+        if start.is_finished:
+            return data.decode(), True
+        tokens = allowed(start.mask())
+        closing = [t for t in tokens if i > 40 and tokenizer.token_bytes(int(t)) in (b'"', b"}", b"]", b"0")]
+        ends = [t for t in tokens if t in tokenizer.eos_token_ids]
+        token = int(rng.choice((i > 40 and ends) or closing or list(tokens)))
+        start.accept(token)
+        if token in tokenizer.eos_token_ids:
+            return data.decode(), True
+        data += tokenizer.token_bytes(token)
+    return data.decode(errors="ignore"), False
+
+
+def accepts(start: GrammarMatcher, text: str) -> bool:
+    """Whether `text`, one byte a token (ByteTokenizer), is an answer to the grammar."""
+    for byte in text.encode():
+        if start.is_finished or byte not in allowed(start.mask()):
+            return False
+        start.accept(byte)
+    return start.is_finished or 257 in allowed(start.mask())
