@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "answer one prompt",
     "chat": "talk with a model",
     "batch": "answer a file of requests (OpenAI's batch format), resumable",
+    "verify": "replay requests alone and report any difference, bit for bit",
     "inspect": "show a model's metadata, tensors, memory need and graph",
     "list": "list the models on this machine and the built-in ones",
     "pull": "fetch a model, so that it runs without the network afterwards",

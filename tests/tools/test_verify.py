@@ -1,0 +1,167 @@
+"""`pellucid verify` finds nothing where nothing is wrong, and one wrong token in 10,000 where one is."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.command import COMMAND
+from support.tiny_model import write_tiny_model
+
+from pellucid import LLM
+from pellucid.engine.loader import LoadedModel
+from pellucid.errors import InvalidParameter
+from pellucid.executors.base import Batch, StepResult
+from pellucid.tools.verify import first_receipt, read_results, sampler_settings, verify_results, verify_workload
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture
+def llm(path: Path) -> Iterator[LLM]:
+    with LLM(str(path), threads=1, max_num_seqs=2, max_model_len=192) as llm:
+        yield llm
+
+
+class Faulty:
+    """A program that is wrong about row `at` of all it computes while several sequences share a step."""
+
+    def __init__(self, program: Any, at: int, fault: Callable[[np.ndarray], None]) -> None:
+        self._program, self._at, self._fault, self._rows = program, at, fault, 0
+        self.info = program.info
+
+    def run(self, batch: Batch) -> StepResult:
+        result: StepResult = self._program.run(batch)
+        if len(batch.seq_lens) > 1:
+            rows = len(result.logits)
+            if self._rows <= self._at < self._rows + rows:
+                self._fault(result.logits[self._at - self._rows])
+            self._rows += rows
+        return result
+
+    def close(self) -> None:
+        self._program.close()
+
+
+def wrong_token(logits: np.ndarray) -> None:
+    logits[:] = -logits
+
+
+def one_bit(logits: np.ndarray) -> None:
+    logits[:] = np.nextafter(logits, np.float32(np.inf))
+
+
+def with_fault(llm: LLM, at: int, fault: Callable[[np.ndarray], None]) -> LoadedModel:
+    return replace(llm._model, program=Faulty(llm._model.program, at, fault))
+
+
+def test_a_sound_engine_has_no_differences(llm: LLM) -> None:
+    report = verify_workload(llm._model, count=60)
+    assert report.differences == []
+    assert report.num_requests == 60
+    assert report.num_answers > 70
+    assert report.num_preemptions > 10, "the cache was too small for what ran"
+    assert report.num_cancelled > 3
+    assert report.num_logprobs > 1_000
+    assert verify_workload(llm._model, count=30, sample=5, seed=1).num_requests == 5
+
+
+def test_one_wrong_token_is_found(llm: LLM, soak: bool) -> None:
+    """One in 10,000 with `make soak`, one in 2,000 by default."""
+    count, at, tokens = (350, 5_000, 10_000) if soak else (70, 1_000, 2_000)
+    report = verify_workload(with_fault(llm, at, wrong_token), count=count)
+    assert report.num_tokens > tokens
+    assert len(report.differences) == 1
+    assert "cold it is" in report.differences[0]
+
+
+def test_one_wrong_bit_is_found(llm: LLM) -> None:
+    """Nothing but the last bit of the logits of one row: the token is the same, its log-probability is not."""
+    reports = [verify_workload(with_fault(llm, at, one_bit), count=8) for at in range(40, 80, 10)]
+    assert sum(len(report.differences) for report in reports) >= 2
+
+
+def test_every_sampler_is_in_the_workload() -> None:
+    used = {name for settings in sampler_settings() for name in settings}
+    assert {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "logit_bias", "min_tokens"} <= used
+
+
+@pytest.fixture
+def results(path: Path, tmp_path: Path) -> Path:
+    """What `pellucid batch --receipts` writes."""
+    lines = [
+        {"custom_id": f"r{i}", "method": "POST", "url": "/v1/completions",
+         "body": {"prompt": [f"prompt {i}", "other"], "n": 2, "max_tokens": 5, "logprobs": 2, "logit_bias": {"3": 1}}}
+        for i in range(4)
+    ]  # fmt: skip
+    lines.append({"custom_id": "bad", "method": "POST", "url": "/v1/completions", "body": {}})
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out.jsonl"
+    command = ["batch", str(tmp_path / "in.jsonl"), str(out), "-m", str(path), "-q", "--receipts", "-c", "64"]
+    assert subprocess.run([*COMMAND, *command], capture_output=True, timeout=60).returncode == 1
+    return out
+
+
+def verify(*arguments: str | Path) -> tuple[int, str]:
+    done = subprocess.run([*COMMAND, "verify", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_results_of_a_batch(path: Path, results: Path) -> None:
+    assert verify(path, "--results", results) == (
+        0,
+        "8 requests replayed: 16 answers, 80 tokens, " + verify(path, "--results", results)[1].split("tokens, ")[1],
+    )
+    text = results.read_text()
+    recorded = json.loads(text.splitlines()[0])["response"]["body"]["pellucid"][0]["outputs"][0]
+    token = recorded["token_ids"][2]
+    results.write_text(text.replace(f"[{recorded['token_ids'][0]},{recorded['token_ids'][1]},{token},", "[1,2,3,", 1))
+    code, said = verify(path, "--results", results)
+    assert code == 1
+    assert "r0[0], answer 0: token 0 was 1, cold it is" in said
+    logprob = repr(next(iter(recorded["logprobs"][0].values()))["logprob"])
+    results.write_text(text.replace(logprob, repr(np.nextafter(float(logprob), 0).item())))
+    code, said = verify(path, "--results", results)
+    assert code == 1
+    assert f"was {np.nextafter(float(logprob), 0).item()!r} (rank" in said
+
+
+def test_the_result_of_a_run(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    with file.open("w") as out:
+        command = [*COMMAND, "run", str(path), "Hello", "-n", "9", "--json", "-q", "-c", "64"]
+        subprocess.run(command, stdout=out, check=True, timeout=60)
+    code, said = verify(path, "--results", file)
+    assert (code, said.split(";")[0]) == (0, "1 requests replayed: 1 answers, 9 tokens, 0 logprobs")
+
+
+def test_results_of_another_engine_are_not_compared(llm: LLM, results: Path) -> None:
+    assert first_receipt(results)["max_model_len"] == 64
+    report = verify_results(llm._model, read_results(results))
+    assert report.num_requests == 0
+    assert len(report.differences) == 8
+    assert "cannot be compared: max_model_len was 64 (int), here 192" in report.differences[0]
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", '{"receipt": 5}', '{"receipt": {}, "outputs": []}', "x"])
+def test_files_that_are_no_results(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text(text + "\n")
+    with pytest.raises(InvalidParameter, match="results"):
+        list(read_results(file))
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        list(read_results(tmp_path / "none"))
+
+
+def test_wrong_use(path: Path, results: Path) -> None:
+    assert verify(path, "--results", results, "--requests", "5")[0] == 2
+    assert verify(path, "--requests", "0")[0] == 2
+    code, said = verify(path, "--requests", "8", "--seed", "0")
+    assert (code, said.split(" (")[0]) == (0, "8 requests replayed")
