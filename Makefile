@@ -46,6 +46,9 @@ bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (L
 bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (LLAMA_BIN=…) and vLLM (VLLM_PYTHON=…)
 	@$(PY) benchmarks/compare_many.py $(if $(LLAMA_BIN),--llama-bin "$(LLAMA_BIN)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(if $(VLLM_PYTHON),--vllm-python "$(VLLM_PYTHON)")
 
+bench-classification: setup ## accuracy of LLM.classify, and its figures in the docs anew
+	@$(PY) benchmarks/classification.py
+
 parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
 	@$(VENV)-parity/bin/python -m pytest tests/parity
 

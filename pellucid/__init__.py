@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pellucid.config import EngineConfig as EngineConfig
     from pellucid.engine.async_engine import AsyncLLM as AsyncLLM
+    from pellucid.engine.classify import ClassificationOutput as ClassificationOutput
     from pellucid.engine.llm import LLM as LLM
     from pellucid.engine.outputs import CompletionOutput as CompletionOutput
     from pellucid.engine.outputs import Logprob as Logprob
     from pellucid.engine.outputs import RequestOutput as RequestOutput
     from pellucid.engine.outputs import StreamChunk as StreamChunk
+    from pellucid.engine.pooling import EmbeddingOutput as EmbeddingOutput
+    from pellucid.engine.pooling import ScoreOutput as ScoreOutput
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.sampling import SamplingParams as SamplingParams
 
@@ -35,6 +38,9 @@ _HOMES = {
     "CompletionOutput": "pellucid.engine.outputs",
     "StreamChunk": "pellucid.engine.outputs",
     "Logprob": "pellucid.engine.outputs",
+    "EmbeddingOutput": "pellucid.engine.pooling",
+    "ScoreOutput": "pellucid.engine.pooling",
+    "ClassificationOutput": "pellucid.engine.classify",
     "PellucidError": "pellucid.errors",
 }
 _MODULES = ("errors",)
@@ -42,12 +48,15 @@ _MODULES = ("errors",)
 __all__ = [
     "LLM",
     "AsyncLLM",
+    "ClassificationOutput",
     "CompletionOutput",
+    "EmbeddingOutput",
     "EngineConfig",
     "Logprob",
     "PellucidError",
     "RequestOutput",
     "SamplingParams",
+    "ScoreOutput",
     "StreamChunk",
     "__version__",
     "errors",

@@ -10,7 +10,7 @@ import pellucid
 
 NAMES = {
     "LLM", "AsyncLLM", "SamplingParams", "EngineConfig", "RequestOutput", "CompletionOutput", "StreamChunk", "Logprob",
-    "PellucidError", "errors", "__version__",
+    "EmbeddingOutput", "ScoreOutput", "ClassificationOutput", "PellucidError", "errors", "__version__",
 }  # fmt: skip
 
 
