@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak check bench bench-peers bench-many parity goldens docs clean setup setup-dev
+.PHONY: help run test soak check bench bench-peers bench-many bench-classification parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
