@@ -55,7 +55,7 @@ class ClassificationOutput:
     """`label` is the most likely one, the first of equals; `probabilities` are in the order of the labels, sum 1.
 
     `sentence_contributions` is None unless an explanation was asked for. `calibration` lists the content-free texts.
-    `usage` counts the prompt; labels and explanations read it again, mostly from the cache.
+    `usage` counts the prompt once; labels of several tokens and explanations read it again.
     """
 
     text: str

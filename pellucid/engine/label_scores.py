@@ -1,7 +1,7 @@
 """Label scores: how likely a model finds each label as the continuation of a prompt, token by token.
 
 A label follows the prompt after a space. One pass over the prompt gives its first token for all labels at once; labels
-with more tokens take one short pass each, most of which the prefix cache answers.
+with more tokens take one pass each over the prompt and themselves, in which only their own rows have logits.
 """
 
 from __future__ import annotations
