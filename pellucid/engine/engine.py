@@ -29,7 +29,14 @@ from pellucid.engine.request import FinishReason, Request, Times
 from pellucid.engine.sampler import RankedToken, Row, RowSampler, ranked_logprobs, sample_rows
 from pellucid.engine.scheduler import Scheduler, StepPlan
 from pellucid.engine.step import build_batch
-from pellucid.errors import ContextLengthExceeded, ExecutorError, InvalidParameter, PellucidError, ResourceError
+from pellucid.errors import (
+    ContextLengthExceeded,
+    ExecutorError,
+    InvalidParameter,
+    PellucidError,
+    ResourceError,
+    UnsupportedParameter,
+)
 from pellucid.executors.base import Program
 from pellucid.fields import integer, show
 from pellucid.graph.passes.hidden import HIDDEN
@@ -102,10 +109,11 @@ class Engine:
     ) -> list[Request]:
         """Queue one prompt; a Request for each of `params.n`. They fill up as `step` is called.
 
-        `priority`: smaller numbers are served earlier. `tenant`: whose request it is; tenants get equal shares.
-        `cache_salt`: cached blocks are shared only between requests of the same salt.
+        `cache_salt`: cached blocks are shared only between requests of the same salt (today between none at all).
+        `priority` and `tenant` have no effect on the scheduler yet, so anything but their defaults is refused.
 
-        Raises InvalidParameter for an empty prompt or a token id that the model does not have, ContextLengthExceeded.
+        Raises UnsupportedParameter for those two, InvalidParameter for an empty prompt or a token id that the model
+        does not have, ContextLengthExceeded.
         Nothing is queued then.
         """
         prompt = self.validate(prompt_token_ids, params)
@@ -113,6 +121,9 @@ class Engine:
         for name, text in (("tenant", tenant), ("cache_salt", cache_salt)):
             if not isinstance(text, str):
                 raise InvalidParameter(name, f"expected a string, got {show(text)}")
+        for name, given in (("priority", priority), ("tenant", tenant)):
+            if given:
+                raise UnsupportedParameter(name, "requests are served first come, first served as yet; remove it")
         number = next(self._numbers)
         if params.seed is not None:
             seed = params.seed
