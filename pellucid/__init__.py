@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pellucid.engine.pooling import ScoreOutput as ScoreOutput
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.sampling import SamplingParams as SamplingParams
+    from pellucid.structured_outputs import StructuredOutputs as StructuredOutputs
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ _HOMES = {
     "LLM": "pellucid.engine.llm",
     "AsyncLLM": "pellucid.engine.async_engine",
     "SamplingParams": "pellucid.sampling",
+    "StructuredOutputs": "pellucid.structured_outputs",
     "EngineConfig": "pellucid.config",
     "RequestOutput": "pellucid.engine.outputs",
     "CompletionOutput": "pellucid.engine.outputs",
@@ -58,6 +60,7 @@ __all__ = [
     "SamplingParams",
     "ScoreOutput",
     "StreamChunk",
+    "StructuredOutputs",
     "__version__",
     "errors",
 ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Self
+from typing import Any, Self
 
 from pellucid.errors import InvalidParameter
 from pellucid.fields import boolean, integer, real, refuse_unknown, show
+from pellucid.structured_outputs import StructuredOutputs
 
 MAX_TOKENS = 2**31 - 1
 MAX_TOKEN_ID = 2**31 - 1
@@ -44,7 +45,7 @@ _OFF: dict[str, dict[str, float]] = {
 # Names that users of this field know and that we do not honour yet: refused, never ignored.
 PLANNED = frozenset({
     "best_of", "use_beam_search", "beam_width", "length_penalty", "early_stopping", "stop_regex", "logits_processors",
-    "echo", "guided_decoding", "structured_outputs", "response_format", "grammar", "truncate_prompt_tokens",
+    "echo", "guided_decoding", "response_format", "grammar", "truncate_prompt_tokens",
     "detokenize", "spaces_between_special_tokens",
 })  # fmt: skip
 
@@ -100,6 +101,8 @@ class SamplingParams:
     prompt_logprobs: the same for the prompt's tokens.
     skip_special_tokens: leave control tokens out of the text.
     include_stop_str_in_output: keep the stop string, or the text of the stop token, at the end of the text.
+    structured_outputs: the form that the answer must have (docs/structured-output.md); goes without min_tokens and
+        ignore_eos.
 
     Raises InvalidParameter, and UnsupportedParameter for a known field that is not implemented; both name the field.
     """
@@ -141,6 +144,7 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None
 
     def __new__(cls, **given: object) -> Self:
         # Names are checked before the generated __init__ sees them, so that an unsupported field is refused by name.
@@ -189,6 +193,12 @@ class SamplingParams:
                 self._set(name, integer(name, getattr(self, name), 0, MAX_LOGPROBS))
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
             boolean(name, getattr(self, name))
+        if isinstance(self.structured_outputs, Mapping):  # from a receipt
+            self._set("structured_outputs", StructuredOutputs(**self.structured_outputs))
+        if not isinstance(self.structured_outputs, StructuredOutputs | None):
+            raise InvalidParameter(
+                "structured_outputs", f"expected StructuredOutputs(…), got {show(self.structured_outputs)}"
+            )
         self._refuse_contradictions()
 
     @property
@@ -203,6 +213,10 @@ class SamplingParams:
                     raise InvalidParameter(
                         parameter, f"it is {getattr(self, parameter):g}, but `samplers` leaves {name!r} out"
                     )
+        if self.structured_outputs is not None:
+            for name in ("min_tokens", "ignore_eos"):
+                if getattr(self, name):
+                    raise InvalidParameter(name, "with structured_outputs the answer ends where its form ends")
         if self.dynatemp_range > self.temperature:
             raise InvalidParameter(
                 "dynatemp_range", f"{self.dynatemp_range:g} is more than the temperature, {self.temperature:g}"

@@ -80,7 +80,12 @@ class AsyncLLM:
         Raises InvalidRequest, when it is read, if the request cannot be served.
         """
         add = self._adder(params, priority=priority, tenant=tenant, cache_salt=cache_salt)
-        return AsyncAnswer(self, lambda: self._llm._prompt(prompt), add, _checked_id(request_id))
+
+        def encode() -> EncodedPrompt:  # in a thread for prompts, so that the engine never waits for a grammar
+            self._llm._engine.compile(params or SamplingParams())
+            return self._llm._prompt(prompt)
+
+        return AsyncAnswer(self, encode, add, _checked_id(request_id))
 
     def chat(
         self,
@@ -97,6 +102,7 @@ class AsyncLLM:
         """Answer one conversation through the model's chat template; see `generate` and `LLM.chat`."""
 
         def encode() -> EncodedPrompt:
+            self._llm._engine.compile(params or SamplingParams())
             return self._llm._render(messages, add_generation_prompt, chat_template_kwargs)
 
         add = self._adder(params, priority=priority, tenant=tenant, cache_salt=cache_salt)

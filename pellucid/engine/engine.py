@@ -10,7 +10,7 @@ What may not enter here: arrays (step.py), the choice of tokens (sampler.py), wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from pellucid.cache.manager import CacheManager
 from pellucid.config import EngineConfig
 from pellucid.engine.answer import AnswerText
+from pellucid.engine.constraint import Constraint
 from pellucid.engine.outputs import Logprob, PositionLogprobs
 from pellucid.engine.random import derive_seed, fresh_seed
 from pellucid.engine.readout import Readout, Rows
@@ -41,6 +42,8 @@ from pellucid.executors.base import Program
 from pellucid.fields import integer, show
 from pellucid.graph.passes.hidden import HIDDEN
 from pellucid.sampling import SamplingParams
+from pellucid.structured.compiler import GrammarCompiler
+from pellucid.structured_outputs import StructuredOutputs
 from pellucid.text.detokenizer import Detokenizer
 from pellucid.text.tokenizer import Tokenizer
 
@@ -91,6 +94,7 @@ class Engine:
             prefill_chunk=config.prefill_chunk,
             max_logit_rows=max(1, LOGIT_FLOATS // vocab_size),
         )
+        self._grammars = GrammarCompiler(tokenizer, vocab_size)
         self._seed = config.seed
         self._numbers = count()
 
@@ -124,6 +128,7 @@ class Engine:
         for name, given in (("priority", priority), ("tenant", tenant)):
             if given:
                 raise UnsupportedParameter(name, "requests are served first come, first served as yet; remove it")
+        grammar = self.compile(params)
         number = next(self._numbers)
         if params.seed is not None:
             seed = params.seed
@@ -132,6 +137,7 @@ class Engine:
         requests = [self._make_request(f"req-{number}", index, prompt, params, seed) for index in range(params.n)]
         for request in requests:
             request.priority, request.tenant, request.cache_salt = priority, tenant, cache_salt
+            request.sampler.constraint = grammar() if grammar is not None else None
             self.scheduler.add(request)
         return requests
 
@@ -145,6 +151,15 @@ class Engine:
         request.readout = readout
         self.scheduler.add(request)
         return request
+
+    def compile(self, params: SamplingParams) -> Callable[[], Constraint] | None:
+        """What makes the constraint of each answer; None without structured output. Kept for `add_request`.
+
+        Any thread may call this, and should before it takes hold of the engine: it waits until the grammar is compiled.
+        Raises InvalidRequest and ResourceError.
+        """
+        form = params.structured_outputs
+        return self._grammars.compile(form) if isinstance(form, StructuredOutputs) else None
 
     def validate(self, prompt_token_ids: Sequence[int], params: SamplingParams | None = None) -> list[int]:
         """The prompt as plain ints. Raises what `add_request` would raise for it; without `params`, `add_readout`."""
@@ -308,6 +323,9 @@ class Engine:
             self._finish(request, "stop")
         elif self._has_text(token) and (stop := request.text.add(token, may_stop=may_stop)) is not None:
             request.stop_reason = stop
+            self._finish(request, "stop")
+        elif request.sampler.constraint is not None and request.sampler.constraint.is_finished:
+            request.text.finish()
             self._finish(request, "stop")
         elif request.num_tokens >= request.max_num_tokens:
             request.text.finish()

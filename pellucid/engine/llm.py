@@ -262,6 +262,7 @@ class LLM:
         jobs = []
         for i, (prompt, p) in enumerate(zip(prompts, self._params_of(len(prompts), params), strict=True)):
             text, token_ids = encode(prompt)
+            self._engine.compile(p)
             with self._lock:
                 self._require_open()
                 checked = array("i", self._engine.validate(token_ids, p))
@@ -289,6 +290,7 @@ class LLM:
         # Checked here, so that a request that cannot be served fails at the call; queued by the first next(), so that a
         # stream nobody reads leaves nothing behind: a generator that never began runs no `finally`.
         [checked] = self._params_of(1, params if params is None else [params])
+        self._engine.compile(checked)
         with self._lock:
             self._require_open()
             self._engine.validate(prompt[1], checked)

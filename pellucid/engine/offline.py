@@ -67,6 +67,7 @@ def answer_jobs(
                     break
                 try:
                     prompt, token_ids = job.encode()
+                    engine.compile(job.params)
                     with lock:
                         requests = engine.add_request(
                             token_ids, job.params, priority=job.priority, cache_salt=job.cache_salt

@@ -1,0 +1,33 @@
+"""docs/structured-output.md is true: its examples run, and it lists the keywords and formats that the code knows."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pellucid.structured.json_formats import FORMATS
+from pellucid.structured.json_schema import ANNOTATIONS, ENFORCED
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "structured-output.md").read_text("utf-8")
+
+
+def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        code = block.replace('LLM("smollm2")', f"LLM({str(smollm2_path)!r}, max_model_len=512)")
+        exec(compile(code, "docs/structured-output.md", "exec"), names)
+    printed = capsys.readouterr().out
+    answer = re.match(r"stop (\{.*?\})\n", printed, re.DOTALL)
+    assert answer
+    assert set(json.loads(answer[1])) == {"name", "age"}
+    choice, regex, _, refusal = printed.splitlines()[-4:]
+    assert (choice, regex) == ("choice stop", "regex stop")
+    assert "uniqueItems" in refusal
+
+
+def test_keywords_and_formats_are_listed() -> None:
+    missing = [name for name in (*ENFORCED, *ANNOTATIONS, *FORMATS) if f"`{name}`" not in PAGE]
+    assert missing == []
