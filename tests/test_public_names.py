@@ -10,7 +10,7 @@ import pellucid
 
 NAMES = {
     "LLM", "AsyncLLM", "SamplingParams", "EngineConfig", "RequestOutput", "CompletionOutput", "StreamChunk", "Logprob",
-    "EmbeddingOutput", "ScoreOutput", "ClassificationOutput", "PellucidError", "errors", "__version__",
+    "EmbeddingOutput", "ScoreOutput", "ClassificationOutput", "StructuredOutputs", "PellucidError", "errors", "__version__",
 }  # fmt: skip
 
 
