@@ -10,7 +10,8 @@ import pellucid
 
 NAMES = {
     "LLM", "AsyncLLM", "SamplingParams", "EngineConfig", "RequestOutput", "CompletionOutput", "StreamChunk", "Logprob",
-    "EmbeddingOutput", "ScoreOutput", "ClassificationOutput", "StructuredOutputs", "PellucidError", "errors", "__version__",
+    "EmbeddingOutput", "ScoreOutput", "ClassificationOutput", "StructuredOutputs",
+    "PellucidError", "errors", "__version__",
 }  # fmt: skip
 
 
