@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": BASE | {*CHAIN, "text", "chat", "server", "tools"},
 }
 ALLOWED["executors"] |= {"native"}
+ALLOWED["text"] |= {"native"}
 ALLOWED["engine"] |= {"text", "structured", "chat"}
 
 # What they may import from elsewhere, besides the standard library. Nothing that is not named here.

@@ -57,6 +57,18 @@ def rank_rows(
 ) -> list[list[tuple[int, float, int]]]: ...
 def sampler_uniform(seed: int, index: int, position: int, /) -> tuple[float, float]: ...
 
+class SentencePiece:
+    duplicate: int
+    def __init__(
+        self,
+        pieces: list[str],
+        scores: _Floats,
+        kinds: npt.NDArray[np.uint8],
+        unknown_id: int,
+        adds_space: bool,
+    ) -> None: ...
+    def encode(self, text: str, /) -> list[int]: ...
+
 class Program:
     weight_nbytes: int
     def __init__(self, isa: str, threads: int, cores: int, num_blocks: int, kv_float16: bool) -> None: ...

@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 #include <stdexcept>
 #include "ops.h"
+#include "text_bindings.h"
 
 namespace nb = nanobind;
 using namespace pellucid;
@@ -79,6 +80,7 @@ void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const 
 }  // namespace
 
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // what a program still holds when it ends is the system's to free
     m.doc() = "Pellucid's native kernels; use pellucid.executors.cpu.";
     m.def("available_isas", [] {
         std::vector<std::string> names;
@@ -87,6 +89,7 @@ NB_MODULE(_native, m) {
         return names;
     });
 
+    bind_text(m);
     nb::class_<Program>(m, "Program")
         .def(
             "__init__",

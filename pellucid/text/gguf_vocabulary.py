@@ -16,11 +16,11 @@ import numpy as np
 from pellucid.errors import FormatError, UnsupportedModel
 from pellucid.text import pretokenizers
 from pellucid.text.end_of_generation import end_of_generation_ids
-from pellucid.text.sentencepiece_merges import merges_from_scores
 from pellucid.text.vocabulary import (
     MAX_VOCAB_SIZE,
-    SPACE_PIECE,
+    Encoder,
     KindArray,
+    LibraryEncoder,
     Scheme,
     SpecialToken,
     TokenKind,
@@ -29,9 +29,10 @@ from pellucid.text.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    import tokenizers
+    from pellucid.native._native import SentencePiece
 
 MAX_MERGES = 4 * MAX_VOCAB_SIZE
+MAX_USER_DEFINED_CHARS = 256  # Gemma's longest, a run of spaces, has 31
 _CLOSED_KINDS = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.UNUSED)
 _BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _TEMPLATE_NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
@@ -80,8 +81,6 @@ class _Metadata:
 
 def read_gguf_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     """Raises FormatError for damaged metadata and UnsupportedModel for a tokenizer of another kind."""
-    from tokenizers import AddedToken
-
     ggml = _Metadata(metadata)
     model = ggml.get("model", str)
     if model not in ("gpt2", "llama"):
@@ -91,32 +90,19 @@ def read_gguf_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     pieces = ggml.strings("tokens")
     if not 0 < len(pieces) <= MAX_VOCAB_SIZE:
         raise FormatError(f"tokenizer.ggml.tokens has {len(pieces)} entries, expected 1 to {MAX_VOCAB_SIZE}")
-    ids = dict(zip(pieces, range(len(pieces)), strict=True))
-    if len(ids) != len(pieces):
-        duplicate = next(piece for index, piece in enumerate(pieces) if ids[piece] != index)
-        raise FormatError(f"tokenizer.ggml.tokens has {duplicate[:80]!r} twice; every token must be distinct")
     kinds = _kinds(ggml, pieces)
     special_tokens = [
         SpecialToken(index, pieces[index])
         for index in np.flatnonzero((kinds == TokenKind.CONTROL) | (kinds == TokenKind.UNKNOWN)).tolist()
         if pieces[index]
     ]
-    # What ordinary text may become: without the control tokens no text and no merge can yield one.
-    open_ids = dict(ids)
-    for index in np.flatnonzero(np.isin(kinds, _CLOSED_KINDS)).tolist():
-        del open_ids[pieces[index]]
-    with rust_errors(FormatError, "tokenizer.ggml"):
-        if model == "gpt2":
-            kind = pretokenizers.pre_tokenizer_kind(ggml.get("pre", str) or "")
-            encoder = _byte_level_encoder(ggml, kind, open_ids)
-            adds_space, adds_bos = False, kind.adds_bos
-        else:
-            adds_space, adds_bos = _flag(ggml, "add_space_prefix", default=True), True
-            encoder = _sentencepiece_encoder(ggml, open_ids, pieces, kinds, adds_space)
-        # SentencePiece looks for user-defined pieces in the text whose spaces are already marked.
-        normalized = model == "llama" and not adds_space
-        user_defined = [pieces[index] for index in np.flatnonzero(kinds == TokenKind.USER_DEFINED).tolist()]
-        encoder.add_tokens([AddedToken(piece, normalized=normalized, special=False) for piece in user_defined if piece])
+    encoder: Encoder
+    if model == "gpt2":
+        kind = pretokenizers.pre_tokenizer_kind(ggml.get("pre", str) or "")
+        encoder, adds_space, adds_bos = _byte_level_encoder(ggml, kind, pieces, kinds), False, kind.adds_bos
+    else:
+        adds_space, adds_bos = _flag(ggml, "add_space_prefix", default=True), True
+        encoder = _sentencepiece_encoder(ggml, pieces, kinds, adds_space)
     bos, eos = ggml.token_id("bos", len(pieces)), ggml.token_id("eos", len(pieces))
     ends = [ggml.token_id(name, len(pieces)) for name in _END_KEYS]
     return Vocabulary(
@@ -175,10 +161,16 @@ def _template(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _byte_level_encoder(
-    ggml: _Metadata, kind: pretokenizers.PreTokenizerKind, vocab: dict[str, int]
-) -> tokenizers.Tokenizer:
-    from tokenizers import Tokenizer, models
+    ggml: _Metadata, kind: pretokenizers.PreTokenizerKind, pieces: list[str], kinds: KindArray
+) -> LibraryEncoder:
+    from tokenizers import AddedToken, Tokenizer, models
 
+    ids = dict(zip(pieces, range(len(pieces)), strict=True))
+    if len(ids) != len(pieces):
+        raise _twice(next(piece for index, piece in enumerate(pieces) if ids[piece] != index))
+    # What ordinary text may become: without the control tokens no text and no merge can yield one.
+    for index in np.flatnonzero(np.isin(kinds, _CLOSED_KINDS)).tolist():
+        del ids[pieces[index]]
     merges = ggml.strings("merges")
     if len(merges) > MAX_MERGES:
         raise FormatError(f"tokenizer.ggml.merges has {len(merges)} entries, expected at most {MAX_MERGES}")
@@ -186,15 +178,16 @@ def _byte_level_encoder(
     if not set(map(len, pairs)) <= {2}:
         wrong = next(merge for merge in merges if merge.count(" ") != 1)
         raise FormatError(f"tokenizer.ggml.merges has {wrong[:80]!r}, expected two pieces with one space between")
-    encoder = Tokenizer(models.BPE(vocab=vocab, merges=pairs, ignore_merges=kind.ignores_merges))
-    pretokenizers.apply(kind, encoder)
-    return encoder
+    with rust_errors(FormatError, "tokenizer.ggml"):
+        pipeline = Tokenizer(models.BPE(vocab=ids, merges=pairs, ignore_merges=kind.ignores_merges))
+        pretokenizers.apply(kind, pipeline)
+        user_defined = [pieces[index] for index in np.flatnonzero(kinds == TokenKind.USER_DEFINED).tolist()]
+        pipeline.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in user_defined if piece])
+    return LibraryEncoder(pipeline)
 
 
-def _sentencepiece_encoder(
-    ggml: _Metadata, vocab: dict[str, int], pieces: list[str], kinds: KindArray, adds_space: bool
-) -> tokenizers.Tokenizer:
-    from tokenizers import Tokenizer, models, normalizers
+def _sentencepiece_encoder(ggml: _Metadata, pieces: list[str], kinds: KindArray, adds_space: bool) -> SentencePiece:
+    from pellucid.native._native import SentencePiece
 
     if _flag(ggml, "remove_extra_whitespaces", default=False) or ggml.get("precompiled_charsmap", object) is not None:
         raise UnsupportedModel(
@@ -203,16 +196,19 @@ def _sentencepiece_encoder(
     scores = ggml.numbers("scores", len(pieces), "f").astype(np.float32)
     if not np.isfinite(scores).all():
         raise FormatError("tokenizer.ggml.scores has NaN or infinity, expected finite numbers")
-    normal = np.flatnonzero(kinds == TokenKind.NORMAL)
-    merges = merges_from_scores([pieces[index] for index in normal.tolist()], scores[normal])
+    for index in np.flatnonzero(kinds == TokenKind.USER_DEFINED).tolist():
+        if len(pieces[index]) > MAX_USER_DEFINED_CHARS:  # they are looked for at every place of a text
+            raise UnsupportedModel(
+                f"user-defined token {index} has {len(pieces[index])} characters; the limit is {MAX_USER_DEFINED_CHARS}"
+            )
     unknown = ggml.token_id("unknown", len(pieces))
-    unknown_piece = None
-    if unknown is not None:
-        unknown_piece = pieces[unknown]
-        vocab = {**vocab, unknown_piece: unknown}
-    encoder = Tokenizer(
-        models.BPE(vocab=vocab, merges=merges, unk_token=unknown_piece, byte_fallback=True, fuse_unk=True)
+    encoder = SentencePiece(
+        pieces=pieces, scores=scores, kinds=kinds, unknown_id=-1 if unknown is None else unknown, adds_space=adds_space
     )
-    space = normalizers.Replace(" ", SPACE_PIECE)
-    encoder.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE_PIECE), space]) if adds_space else space
+    if encoder.duplicate >= 0:
+        raise _twice(pieces[encoder.duplicate])
     return encoder
+
+
+def _twice(piece: str) -> FormatError:
+    return FormatError(f"tokenizer.ggml.tokens has {piece[:80]!r} twice; every token must be distinct")

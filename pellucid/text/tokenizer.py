@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pellucid.errors import InvalidParameter, InvalidRequest
+from pellucid.errors import InvalidParameter
 from pellucid.text.byte_level import piece_bytes
 from pellucid.text.special_tokens import SpecialTokenFinder
 from pellucid.text.unicode import valid_text
-from pellucid.text.vocabulary import SPACE_PIECE, Scheme, SpecialToken, TokenKind, Vocabulary, rust_errors
+from pellucid.text.vocabulary import SPACE_PIECE, Scheme, SpecialToken, TokenKind, Vocabulary
 
 if TYPE_CHECKING:
     from pellucid.formats.checkpoint import Checkpoint
@@ -150,7 +150,5 @@ class Tokenizer:
         return ids
 
     def _ordinary(self, text: str, position: int) -> list[int]:
-        encoder: Any = self._vocabulary.next_encoder if position else self._vocabulary.encoder
-        with rust_errors(InvalidRequest, "this text"):
-            ids: list[int] = encoder.encode_batch_fast([text], add_special_tokens=False)[0].ids
-        return ids
+        encoder = self._vocabulary.next_encoder if position else self._vocabulary.encoder
+        return encoder.encode(text)

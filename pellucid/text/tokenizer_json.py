@@ -19,6 +19,7 @@ from pellucid.text.tokenizer_pipeline import MATCH_FLAGS, added_around, decoding
 from pellucid.text.vocabulary import (
     MAX_VOCAB_SIZE,
     KindArray,
+    LibraryEncoder,
     SpecialToken,
     TokenKind,
     Vocabulary,
@@ -60,7 +61,7 @@ def read_folder_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     bos, eos = (ids.get(variables.get(name, "")) for name in ("bos_token", "eos_token"))
     prefix_ids, suffix_ids = added_around(tokenizer.get("post_processor"), len(pieces))
     with rust_errors(FormatError, "tokenizer.json"):
-        encoder, next_encoder = encoders(tokenizer, model, added)
+        encoder, next_encoder = map(LibraryEncoder, encoders(tokenizer, model, added))
     num_ids = max(len(pieces), _logits_width(checkpoint.metadata))
     ends = [
         *_end_ids("generation_config.json", generation, num_ids),

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pellucid.errors import PellucidError
+from pellucid.errors import InvalidRequest, PellucidError
 
 if TYPE_CHECKING:
     import tokenizers
@@ -53,6 +53,25 @@ class SpecialToken:
     single_word: bool = False  # is not matched inside a word
 
 
+class Encoder(Protocol):
+    """Turns ordinary text into ids. Threads may share it."""
+
+    def encode(self, text: str, /) -> list[int]: ...
+
+
+class LibraryEncoder:
+    """A pipeline of the `tokenizers` library."""
+
+    def __init__(self, pipeline: tokenizers.Tokenizer) -> None:
+        self.pipeline = pipeline
+
+    def encode(self, text: str, /) -> list[int]:
+        with rust_errors(InvalidRequest, "this text"):
+            pipeline: Any = self.pipeline
+            ids: list[int] = pipeline.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """V pieces with their kinds, and an encoder for ordinary text.
@@ -65,8 +84,8 @@ class Vocabulary:
     pieces: list[str | None]  # [V]; None where the file skips an id
     kinds: KindArray  # [V] TokenKind
     special_tokens: list[SpecialToken]
-    encoder: tokenizers.Tokenizer
-    next_encoder: tokenizers.Tokenizer
+    encoder: Encoder
+    next_encoder: Encoder
     prefix_ids: tuple[int, ...]  # added before a prompt (BOS)
     suffix_ids: tuple[int, ...]  # added after it
     bos_token_id: int | None

@@ -112,7 +112,7 @@ def test_an_end_name_that_is_ordinary_text_is_no_end():
 )
 def test_words_of_each_kind(kind, text, words):
     tokenizer = from_gguf(byte_level_metadata(pre=kind))
-    pieces = tokenizer._vocabulary.encoder.pre_tokenizer.pre_tokenize_str(text)
+    pieces = tokenizer._vocabulary.encoder.pipeline.pre_tokenizer.pre_tokenize_str(text)
     assert [text[start:end] for _, (start, end) in pieces] == words
 
 
@@ -185,7 +185,7 @@ def test_control_and_unused_pieces_are_not_merge_results():
     [
         ({"tokens": None}, "tokens"),
         ({"tokens": []}, "tokens"),
-        ({"tokens": ["a", "a"]}, "'a' twice"),
+        ({"tokens": ["a", "a"], "token_type": np.full(2, 1, np.int32)}, "'a' twice"),
         ({"token_type": None}, "token_type"),
         ({"token_type": np.zeros(270, np.float32)}, "token_type"),
         ({"token_type": np.full(270, 9, np.int32)}, "1 to 6"),
