@@ -8,7 +8,7 @@ a method below; a faster kernel goes to native/isa/.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ Floats = npt.NDArray[np.float32]
 
 KV_CACHE_DTYPES = ("auto", "float16", "float32")
 
-_GROUP_NBYTES = 16 << 20  # of weights packed by one native call, at least
+_GROUP_NBYTES = 16 << 20  # of weights packed by one native call, about
+_PANEL_ROWS = 16  # outputs that lie together once packed (native/types.h)
 
 _NORM_KINDS = {"rms": 1, "layer": 2}
 _ACTS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
@@ -145,27 +146,38 @@ class CpuProgram:
 
 
 def _pack(native: _native.Program, matrices: list[QTensor], progress: Progress | None, require_finite: bool) -> None:
-    """Brings the matrices, in order, into the kernels' order, a group at a time: one native call without the GIL each.
+    """Brings the matrices, in order, into the kernels' order, a group of rows at a time: one native call each.
 
     The file's pages are given back behind each group, so that no more than one group is in memory twice.
     """
     total, ready = sum(tensor.nbytes for tensor in matrices), 0
-    groups: list[list[QTensor]] = []
-    for tensor in matrices:
-        if not groups or sum(t.nbytes for t in groups[-1]) >= _GROUP_NBYTES:
-            groups.append([])
-        groups[-1].append(tensor)
-    first = 0
-    for group in groups:
-        bad_blocks = native.pack(first, [tensor.data for tensor in group])
-        for tensor, bad in zip(group, bad_blocks, strict=True):
+    for group in _groups(matrices):
+        bad_blocks = native.pack([(number, first, rows.data) for number, first, rows in group])
+        for (number, _, rows), bad in zip(group, bad_blocks, strict=True):
             if bad >= 0 and require_finite:
-                raise not_finite(tensor, bad)
-            release(tensor.data)
-            ready += tensor.nbytes
-        first += len(group)
+                raise not_finite(matrices[number], bad)
+            release(rows.data)
+            ready += rows.nbytes
         if progress is not None:
             progress(ready, total)
+
+
+def _groups(matrices: list[QTensor]) -> Iterator[list[tuple[int, int, QTensor]]]:
+    """All rows as (matrix, first row, rows), in groups of about _GROUP_NBYTES; parts are of whole panels."""
+    group: list[tuple[int, int, QTensor]] = []
+    nbytes = 0
+    for number, matrix in enumerate(matrices):
+        outputs = matrix.shape[0]
+        step = max(1, _GROUP_NBYTES // (matrix.row_nbytes * _PANEL_ROWS)) * _PANEL_ROWS
+        for first in range(0, outputs, step):
+            rows = matrix.rows(first, min(first + step, outputs))
+            group.append((number, first, rows))
+            nbytes += rows.nbytes
+            if nbytes >= _GROUP_NBYTES:
+                yield group
+                group, nbytes = [], 0
+    if group:
+        yield group
 
 
 class _Lowering:

@@ -39,17 +39,25 @@ Norm norm_of(int kind, const Vector<const float>& weight, const std::optional<Ve
     return {(Norm::Kind)kind, floats(weight), bias ? floats(*bias) : std::vector<float>{}, eps};
 }
 
-// Packs the matrices `first`, `first` + 1, … in one call without the GIL. Returns the first block that is not finite of
-// each (-1: none).
-std::vector<int64_t> pack_matrices(Program& p, int first, const std::vector<Vector<const uint8_t>>& stored) {
-    for (size_t i = 0; i < stored.size(); i++) {
-        const Matrix& m = p.matrix(first + (int)i);
-        if ((int64_t)stored[i].size() != m.n * stored_row_bytes(m.type, m.k))
-            throw std::invalid_argument("size and shape differ");
+// Rows of a matrix: its number, the first row, and the stored rows from there on.
+using Rows = std::tuple<int, int64_t, Vector<const uint8_t>>;
+
+// Packs them in one call without the GIL. Returns the first block that is not finite of each (-1: none).
+std::vector<int64_t> pack_rows(Program& p, const std::vector<Rows>& parts) {
+    std::vector<int64_t> counts, bad;
+    for (const auto& [id, first, stored] : parts) {
+        const Matrix& m = p.matrix(id);
+        const int64_t row_bytes = stored_row_bytes(m.type, m.k), rows = (int64_t)stored.size() / row_bytes;
+        const bool whole = first % kLanes == 0 && (rows % kLanes == 0 || first + rows == m.n);
+        if (first < 0 || first + rows > m.n || rows * row_bytes != (int64_t)stored.size() || !whole)
+            throw std::invalid_argument("not rows of whole panels");
+        counts.push_back(rows);
     }
     nb::gil_scoped_release released;
-    std::vector<int64_t> bad;
-    for (size_t i = 0; i < stored.size(); i++) bad.push_back(p.pack(first + (int)i, stored[i].data()));
+    for (size_t i = 0; i < parts.size(); i++) {
+        const auto& [id, first, stored] = parts[i];
+        bad.push_back(p.pack(id, stored.data(), first, counts[i]));
+    }
     return bad;
 }
 
@@ -103,7 +111,7 @@ NB_MODULE(_native, m) {
                      throw std::invalid_argument("unknown type");
                  return p.add_matrix((Type)type, n, k);
              })
-        .def("pack", &pack_matrices)
+        .def("pack", &pack_rows)
         .def("add_cache", &Program::add_cache)
         .def("set_arena", &Program::set_arena)
         .def_prop_ro("weight_nbytes", &Program::weight_bytes)

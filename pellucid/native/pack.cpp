@@ -317,20 +317,21 @@ int64_t stored_row_bytes(Type type, int64_t k) {
     return k / 32 / layout_of(type).groups * stored_block_bytes(type);
 }
 
-int64_t pack(const uint8_t* stored, const Matrix& m, ThreadPool& pool) {
+int64_t pack(const uint8_t* stored, const Matrix& m, int64_t first, int64_t rows, ThreadPool& pool) {
     const PackPanel packer = packer_of(m.type);
-    const int64_t row_bytes = stored_row_bytes(m.type, m.k);
+    const int64_t row_bytes = stored_row_bytes(m.type, m.k), num_panels = (rows + kLanes - 1) / kLanes;
     const int64_t row_blocks = is_float(m.type) ? m.k : m.k / 32 / layout_of(m.type).groups;
+    uint8_t* panels = m.panels + first / kLanes * panel_bytes(m.type, m.k);
     std::atomic<int64_t> next{0}, first_bad{kAllFinite};
     pool.run([&](int) {
         constexpr int64_t chunk = 4;
         int64_t bad = kAllFinite;
-        for (int64_t i; (i = next.fetch_add(chunk)) < m.num_panels();)
-            for (int64_t p = i; p < i + chunk && p < m.num_panels(); p++) {
-                const int64_t row = p * kLanes, lanes = std::min<int64_t>(m.n - row, kLanes);
+        for (int64_t i; (i = next.fetch_add(chunk)) < num_panels;)
+            for (int64_t p = i; p < i + chunk && p < num_panels; p++) {
+                const int64_t row = p * kLanes, lanes = std::min<int64_t>(rows - row, kLanes);
                 const int64_t found =
-                    packer(stored + row * row_bytes, lanes, m.k, m.panels + p * panel_bytes(m.type, m.k));
-                if (found != kAllFinite) bad = std::min(bad, row * row_blocks + found);
+                    packer(stored + row * row_bytes, lanes, m.k, panels + p * panel_bytes(m.type, m.k));
+                if (found != kAllFinite) bad = std::min(bad, (first + row) * row_blocks + found);
             }
         for (int64_t seen = first_bad; bad < seen && !first_bad.compare_exchange_weak(seen, bad);) {
         }

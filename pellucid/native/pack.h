@@ -38,8 +38,9 @@ struct Matrix {
 // Bytes of one row of `k` weights as stored in a file.
 int64_t stored_row_bytes(Type type, int64_t k);
 
-// Repacks a stored matrix [n, k], row-major, into its panels, on all threads of the pool. Returns the first block,
-// counted along the rows, that holds a NaN or an infinity (formats/finite.py), or -1: the bytes are read once for both.
-int64_t pack(const uint8_t* stored, const Matrix& m, ThreadPool& pool);
+// Repacks `rows` stored rows of a matrix [n, k], row-major, from row `first` on (a multiple of kLanes), into its
+// panels, on all threads of the pool. Returns the matrix's first block among them, counted along its rows, that holds a
+// NaN or an infinity (formats/finite.py), or -1: the bytes are read once for both.
+int64_t pack(const uint8_t* stored, const Matrix& m, int64_t first, int64_t rows, ThreadPool& pool);
 
 }  // namespace pellucid

@@ -34,7 +34,7 @@ void Program::need_scratch(int64_t bytes) {
         if ((int64_t)m.size() < bytes) m = Memory((size_t)bytes);
 }
 
-int64_t Program::pack(int id, const uint8_t* stored) {
+int64_t Program::pack(int id, const uint8_t* stored, int64_t first, int64_t rows) {
     if (!weights_.data()) {
         weights_ = Memory((size_t)weight_bytes(), Pages::huge);
         uint8_t* at = weights_.data();
@@ -43,7 +43,7 @@ int64_t Program::pack(int id, const uint8_t* stored) {
             at += m->nbytes();
         }
     }
-    return pellucid::pack(stored, matrix(id), pool_);
+    return pellucid::pack(stored, matrix(id), first, rows, pool_);
 }
 
 int64_t Program::weight_bytes() const {

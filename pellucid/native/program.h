@@ -86,7 +86,7 @@ class Program {
     // A matrix whose weights `pack` brings, before the first run.
     int add_matrix(Type type, int64_t n, int64_t k);
     // Returns the first block that is not finite, or -1 (pack.h).
-    int64_t pack(int id, const uint8_t* stored);
+    int64_t pack(int id, const uint8_t* stored, int64_t first, int64_t rows);
     const Matrix& matrix(int id) const { return *matrices_.at((size_t)id); }
     void set_arena(int64_t token_columns, int64_t row_columns, int64_t hidden_columns) {
         columns_ = {token_columns, row_columns, hidden_columns};

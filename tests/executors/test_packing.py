@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.blocks import F16_FIELDS, random_blocks
-from support.graphs import llama_like
+from support.graphs import llama_like, random_ids
+from support.steps import full_forward
 
 from pellucid.errors import FormatError, PellucidError
 from pellucid.executors import cpu
@@ -67,8 +68,18 @@ def test_the_first_of_several_bad_blocks_is_named() -> None:
         CpuExecutor(threads=4).compile(graph_of(tensor), 1)
 
 
+def test_rows_packed_in_parts_are_those_packed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, graph = random_ids(12), llama_like()
+    whole = full_forward(CpuExecutor(threads=2).compile(graph, 2), ids)
+    tensor = damaged(QuantType.Q8_0, 0, 290, 0x7C00, 2)
+    monkeypatch.setattr(cpu, "_GROUP_NBYTES", 1)
+    np.testing.assert_array_equal(full_forward(CpuExecutor(threads=2).compile(graph, 2), ids), whole)
+    with pytest.raises(FormatError, match="'w' holds NaN or infinity in its Q8_0 block 290 of 296"):
+        CpuExecutor(threads=2).compile(graph_of(tensor), 1)
+
+
 def test_progress_is_told_and_may_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_GROUP_NBYTES", 1)  # every matrix is a group
+    monkeypatch.setattr(cpu, "_GROUP_NBYTES", 1)  # every panel is a group
     seen: list[tuple[int, int]] = []
     CpuExecutor(threads=1).compile(llama_like(), 1, lambda ready, total: seen.append((ready, total))).close()
     assert len(seen) > 3
