@@ -15,7 +15,7 @@ PACKAGE = ROOT / "pellucid"
 
 BASE = {"errors", "fields", "config", "sampling", "structured_outputs"}
 CHAIN = ["formats", "graph", "models", "executors", "cache", "engine"]
-FACES = ["server", "tools", "cli"]
+FACES = ["api", "server", "tools", "cli"]
 
 # What each part of the package may import from the others, besides itself.
 ALLOWED: dict[str, set[str]] = {
@@ -25,9 +25,10 @@ ALLOWED: dict[str, set[str]] = {
     "structured": BASE | {"text"},
     "chat": BASE | {"text"},
     "native": set(),
-    "server": BASE | {*CHAIN, "text", "chat"},
-    "tools": BASE | {*CHAIN, "text", "chat"},
-    "cli": BASE | {*CHAIN, "text", "chat", "server", "tools"},
+    "api": BASE | {"engine", "chat", "text"},
+    "server": BASE | {*CHAIN, "text", "chat", "api"},
+    "tools": BASE | {*CHAIN, "text", "chat", "api"},
+    "cli": BASE | {*CHAIN, "text", "chat", "api", "server", "tools"},
 }
 ALLOWED["executors"] |= {"native"}
 ALLOWED["text"] |= {"native"}
@@ -40,6 +41,8 @@ LIBRARIES: dict[str, set[str]] = {
     "formats": {"numpy", "huggingface_hub"},
     "text": {"numpy", "tokenizers", "jinja2"},
     "structured": {"numpy", "llguidance"},
+    "api": set(),
+    "server": {"numpy", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "msgspec", "prometheus_client"},
     "engine": {"numpy", "rich"},  # rich only when a progress bar is shown
     "cli": {"numpy", "rich", "prompt_toolkit"},
 }
@@ -123,8 +126,11 @@ def test_the_check_finds(part: str, source: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("pellucid", "numpy tokenizers jinja2 rich typer prompt_toolkit huggingface_hub fastapi uvicorn httpx"),
-        ("pellucid.engine.llm", "rich typer prompt_toolkit huggingface_hub fastapi uvicorn torch transformers gguf"),
+        ("pellucid", "numpy tokenizers jinja2 rich typer prompt_toolkit huggingface_hub fastapi uvicorn msgspec httpx"),
+        (
+            "pellucid.engine.llm",
+            "rich typer prompt_toolkit huggingface_hub fastapi uvicorn msgspec torch transformers gguf",
+        ),
         ("pellucid.models.registry", "tokenizers jinja2 rich typer huggingface_hub torch transformers gguf"),
     ],
 )

@@ -8,13 +8,16 @@ nothing that depends on company or time is written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pellucid import __version__
-from pellucid.engine.llm import LLM
+from pellucid.api.openai_requests import CHAT, OpenAIRequest, parse_request, with_seed
+from pellucid.api.openai_responses import error_body, receipts, response_body
+from pellucid.engine.llm import LLM, EncodedPrompt
 from pellucid.engine.offline import Job, Refusal, answer_jobs
 from pellucid.engine.outputs import RequestOutput
 from pellucid.engine.progress import ProgressBar
@@ -23,8 +26,6 @@ from pellucid.engine.results import build_result
 from pellucid.errors import ExecutorError, InvalidParameter, PellucidError, UnsupportedParameter
 from pellucid.fields import show
 from pellucid.tools.batch_files import BatchInput, Journal
-from pellucid.tools.openai_requests import OpenAIRequest, parse_request, with_seed
-from pellucid.tools.openai_responses import error_body, receipts, response_body
 
 _FIELDS = {"custom_id", "method", "url", "body"}
 
@@ -102,7 +103,7 @@ class BatchRun:
         for i, line in self._lines.lines(self._journal.missing()):
             try:
                 request = self._parse(line)
-                encoders = request.encoders(self._llm)
+                encoders = _encoders(self._llm, request)
                 seeds = [derive_seed(self._settings.seed, _number(line["custom_id"], k)) for k in range(len(encoders))]
                 jobs = [
                     Job((i, k), encode, with_seed(request.params, seed), request.priority, request.cache_salt)
@@ -165,6 +166,14 @@ class BatchRun:
         self._journal.append(
             i, {"id": self._journal.answer_id(i), "custom_id": custom_id, "response": response, "error": None}
         )
+
+
+def _encoders(llm: LLM, request: OpenAIRequest) -> list[Callable[[], EncodedPrompt]]:
+    """For each prompt what renders and tokenises it."""
+    if request.endpoint == CHAT:
+        wanted, variables = request.template["add_generation_prompt"], request.template["chat_template_kwargs"]
+        return [partial(llm._render, messages, wanted, variables) for messages in request.prompts]
+    return [partial(llm._prompt, prompt) for prompt in request.prompts]
 
 
 def _failure(result: RequestOutput | PellucidError) -> PellucidError | None:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from pellucid.api.openai_requests import CHAT, COMPLETIONS, parse_request, with_seed
 from pellucid.errors import InvalidParameter, ModelNotFound, UnsupportedParameter
 from pellucid.sampling import SamplingParams
-from pellucid.tools.openai_requests import CHAT, COMPLETIONS, parse_request, with_seed
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -7,12 +7,10 @@ in a body, too, under its own name, beside `priority`, `cache_salt` and, for a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-from pellucid.engine.llm import LLM, EncodedPrompt, Prompt
 from pellucid.errors import InvalidParameter, ModelNotFound, UnsupportedParameter
 from pellucid.fields import boolean, integer, show
 from pellucid.sampling import SamplingParams
@@ -45,13 +43,6 @@ class OpenAIRequest:
     priority: int
     cache_salt: str
     template: Mapping[str, Any]
-
-    def encoders(self, llm: LLM) -> list[Callable[[], EncodedPrompt]]:
-        """For each prompt what renders and tokenises it."""
-        if self.endpoint == CHAT:
-            wanted, variables = self.template["add_generation_prompt"], self.template["chat_template_kwargs"]
-            return [partial(llm._render, messages, wanted, variables) for messages in self.prompts]
-        return [partial(llm._prompt, prompt) for prompt in self.prompts]
 
     def require_model(self, served: tuple[str, ...]) -> None:
         """Raises ModelNotFound when the body names a model that is none of these."""
@@ -171,13 +162,13 @@ def _logit_bias(value: Any) -> dict[int, Any]:
         raise InvalidParameter("logit_bias", "expected token ids, written as text, as its names") from None
 
 
-def _prompts(value: Any) -> list[Prompt]:
+def _prompts(value: Any) -> list[Any]:
     """One text, one list of token ids, or a list of either."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not value:
         raise InvalidParameter("prompt", f"expected text, token ids, or a list of either, got {show(value)}")
-    prompts: list[Prompt] = value if isinstance(value[0], str | list) else [value]
+    prompts: list[Any] = value if isinstance(value[0], str | list) else [value]
     if len(prompts) > MAX_PROMPTS:
         raise InvalidParameter("prompt", f"expected at most {MAX_PROMPTS} prompts, got {len(prompts)}")
     return prompts

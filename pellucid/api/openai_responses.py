@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pellucid.api.openai_requests import CHAT
 from pellucid.engine.outputs import CompletionOutput, Logprob, PositionLogprobs, RequestOutput
 from pellucid.errors import InvalidParameter, InvalidRequest, ModelNotFound, PellucidError
-from pellucid.tools.openai_requests import CHAT
 
 
 def response_body(
