@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pellucid.cli import options, terminal
+from pellucid.cli import options, sampling_options, terminal
 from pellucid.config import cache_dir
 from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
 
@@ -30,7 +30,7 @@ HELP = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_chat(parser)
-    options.add_sampling(parser)
+    sampling_options.add(parser)
     options.add_engine(parser)
 
 
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     """
     from pellucid.cli.conversation import Conversation
 
-    params = options.sampling_params(args)
+    params = sampling_options.sampling_params(args)
     with options.load(args) as llm:
         if args.chat_template is None and llm.tokenizer.chat_template is None:
             raise InvalidRequest(

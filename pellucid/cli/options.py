@@ -1,4 +1,4 @@
-"""The options that `run` and `chat` share, with the names and defaults people know from other engines."""
+"""The options that commands share, with the names people know from other engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pellucid.cli import terminal
 from pellucid.errors import InvalidParameter
-from pellucid.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from pellucid.engine.llm import LLM
@@ -29,22 +28,6 @@ def add_chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--color", dest="colour", action=argparse.BooleanOptionalAction, help=text)
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("sampling")
-
-    def add(*names: str, default: float, help: str, metavar: str = "X") -> None:
-        kind = int if metavar == "N" else float
-        group.add_argument(*names, type=kind, default=default, metavar=metavar, help=f"{help} (default: %(default)s)")
-
-    add("-n", "--max-tokens", default=-1, metavar="N", help="longest answer in tokens; -1: until the model ends it")
-    add("--temp", "--temperature", default=0.8, help="temperature; 0 takes the most likely token every time")
-    add("--top-k", default=40, metavar="N", help="keep the N most likely tokens; 0: all")
-    add("--top-p", default=0.95, help="keep the most likely tokens up to this probability")
-    add("--min-p", default=0.05, help="keep tokens at least X times as likely as the likeliest")
-    add("--repeat-penalty", default=1.0, help="above 1, tokens that were there before become less likely")
-    add("-s", "--seed", default=-1, metavar="N", help="the same seed gives the same answer; -1: a random one")
-
-
 def add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     text = "most tokens of prompt and answer together (default: the model's)"
@@ -54,19 +37,6 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--isa", metavar="NAME", help=text)
     text = "cpu, or reference: NumPy, slow, the specification (default: %(default)s)"
     group.add_argument("--executor", default="cpu", metavar="NAME", help=text)
-
-
-def sampling_params(args: argparse.Namespace) -> SamplingParams:
-    """The flags as SamplingParams, which validates them."""
-    return SamplingParams(
-        max_tokens=None if args.max_tokens == -1 else args.max_tokens,
-        temperature=args.temp,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        repetition_penalty=args.repeat_penalty,
-        seed=None if args.seed == -1 else args.seed,
-    )
 
 
 def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:

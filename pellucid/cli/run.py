@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pellucid.cli import options, terminal
+from pellucid.cli import options, sampling_options, terminal
 from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_chat(parser)
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON: text, token ids, receipt")
     parser.add_argument("-q", "--quiet", action="store_true", help="no speed summary on stderr")
-    options.add_sampling(parser)
+    sampling_options.add(parser, (*sampling_options.FLAGS, *sampling_options.MANY_ANSWERS))
     options.add_engine(parser)
 
 
@@ -39,9 +39,12 @@ def main(args: argparse.Namespace) -> None:
     continues the text. The speed is told on stderr.
     """
     prompt = _prompt(args)
-    params = options.sampling_params(args)
+    params = sampling_options.sampling_params(args)
     if args.raw and (args.system is not None or args.chat_template is not None):
         raise InvalidParameter("raw", "--raw uses no chat template, so --system and --chat-template would be ignored")
+    for flag in sampling_options.MANY_ANSWERS:
+        if getattr(args, flag.parameter) is not None and not args.json:
+            raise InvalidParameter(flag.parameter, f"{flag.names} shows more than one text, so it needs --json")
     with options.load(args) as llm:
         result = _write_answer(_start(llm, prompt, args, params), silent=args.json)
         if args.json:
