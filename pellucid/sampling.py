@@ -100,6 +100,7 @@ class SamplingParams:
         They are log-softmax values of the model's raw logits, before any of the above.
     prompt_logprobs: the same for the prompt's tokens.
     skip_special_tokens: leave control tokens out of the text.
+    visible_token_ids: control tokens that stay in the text all the same.
     include_stop_str_in_output: keep the stop string, or the text of the stop token, at the end of the text.
     structured_outputs: the form that the answer must have (docs/structured-output.md); goes without min_tokens and
         ignore_eos.
@@ -143,6 +144,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    visible_token_ids: Sequence[int] = field(default=())
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None
 
@@ -183,7 +185,8 @@ class SamplingParams:
             self._set("seed", integer("seed", self.seed, 0, 2**64 - 1))
         self._set("n", integer("n", self.n, 1, MAX_N))
         self._set("stop", _texts("stop", self.stop, MAX_STOP_STRINGS, MAX_STOP_LENGTH))
-        self._set("stop_token_ids", _stop_token_ids(self.stop_token_ids))
+        for name in ("stop_token_ids", "visible_token_ids"):
+            self._set(name, _token_ids(name, getattr(self, name)))
         if self.max_tokens is not None:
             self._set("max_tokens", integer("max_tokens", self.max_tokens, 1, MAX_TOKENS))
         most = MAX_TOKENS if self.max_tokens is None else self.max_tokens
@@ -306,11 +309,11 @@ def _samplers(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _stop_token_ids(value: object) -> tuple[int, ...]:
+def _token_ids(name: str, value: object) -> tuple[int, ...]:
     if value is None:
         return ()
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidParameter("stop_token_ids", f"expected a list of token ids, got {show(value)}")
+        raise InvalidParameter(name, f"expected a list of token ids, got {show(value)}")
     if len(value) > MAX_STOP_TOKENS:
-        raise InvalidParameter("stop_token_ids", f"expected at most {MAX_STOP_TOKENS} ids, got {len(value)}")
-    return tuple(integer("stop_token_ids", token, 0, MAX_TOKEN_ID) for token in value)
+        raise InvalidParameter(name, f"expected at most {MAX_STOP_TOKENS} ids, got {len(value)}")
+    return tuple(integer(name, token, 0, MAX_TOKEN_ID) for token in value)

@@ -38,7 +38,7 @@ class Conversation:
         said: list[str] = []
         self.last = None
         try:
-            for chunk in self.llm.stream_chat(asked, self.params):
+            for chunk in self.llm.stream_chat(asked, self.params, reasoning_parser="none"):
                 if chunk.text:
                     said.append(chunk.text)
                     yield chunk.text

@@ -100,7 +100,7 @@ def _start(llm: LLM, prompt: str, args: argparse.Namespace, params: SamplingPara
     messages = [{"role": "user", "content": prompt}]
     if args.system is not None:
         messages.insert(0, {"role": "system", "content": args.system})
-    return llm.stream_chat(messages, params)
+    return llm.stream_chat(messages, params, reasoning_parser="none")
 
 
 def _write_answer(chunks: Iterator[StreamChunk], *, silent: bool) -> RequestOutput:

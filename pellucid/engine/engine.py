@@ -179,7 +179,7 @@ class Engine:
                 f"but the context holds {self.max_model_len} (max_model_len); shorten one of them"
             )
         if params is not None:
-            for name in ("logit_bias", "stop_token_ids", "allowed_token_ids"):
+            for name in ("logit_bias", "stop_token_ids", "allowed_token_ids", "visible_token_ids"):
                 for token in getattr(params, name) or ():
                     integer(name, token, 0, self.vocab_size - 1)
         return [integer("prompt_token_ids", token, 0, self.vocab_size - 1) for token in prompt]
@@ -362,7 +362,12 @@ class Engine:
                 tokenizer=self.tokenizer,
             ),
             text=AnswerText(
-                Detokenizer(self.tokenizer, skip_special_tokens=params.skip_special_tokens, continuation=True),
+                Detokenizer(
+                    self.tokenizer,
+                    skip_special_tokens=params.skip_special_tokens,
+                    visible=params.visible_token_ids,
+                    continuation=True,
+                ),
                 params.stop,
                 include_stop=params.include_stop_str_in_output,
             ),

@@ -6,12 +6,15 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import repeat
 from numbers import Integral
 from typing import Any, Self, TypeVar
 
+from pellucid.chat.tools import ToolChoice
+from pellucid.chat.turn import ChatOptions, ChatTurns, Turn
 from pellucid.config import EngineConfig
+from pellucid.engine.chat_answers import chat_params, read_chunk, read_result
 from pellucid.engine.classify import ClassificationOutput, classify
 from pellucid.engine.engine import Engine
 from pellucid.engine.loader import LoadedModel, load_model
@@ -104,21 +107,44 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_parser: str | None = None,
+        tool_prompt: bool = False,
+        reasoning_parser: str | None = None,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         progress: bool | None = None,
     ) -> list[RequestOutput]:
         """Answer one conversation, or several, through the model's chat template.
 
-        `chat_template_kwargs` are variables for the template. Raises TemplateError, and what `generate` raises.
+        tools: functions in OpenAI's form, which the template shows the model; results then have `tool_calls`.
+        tool_choice: "auto", or "none": the model does not see the tools.
+        parallel_tool_calls: one answer may hold several calls; without, text that looks like a second one is text.
+        tool_parser: how the model writes calls; None chooses by its template.
+        tool_prompt: describe tools in a system message rather than through the template.
+        reasoning_parser: how reasoning is marked; None chooses by the template, "none" leaves it in the text.
+        chat_template_kwargs: variables for the template, such as enable_thinking.
+
+        Raises TemplateError, InvalidRequest if the template has no place for tools, and what `generate` raises.
         """
+        options = ChatOptions(
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            tool_parser=tool_parser,
+            tool_prompt=tool_prompt,
+            reasoning_parser=reasoning_parser,
+            add_generation_prompt=add_generation_prompt,
+            chat_template_kwargs=chat_template_kwargs,
+        )
         several = isinstance(messages, Sequence) and len(messages) > 0 and isinstance(messages[0], list | tuple)
         conversations: Sequence[Any] = messages if several else [messages]
-
-        def encode(conversation: Any) -> EncodedPrompt:
-            return self._render(conversation, add_generation_prompt, chat_template_kwargs)
-
-        return self._run(conversations, params, encode, progress)
+        turns = [self._turns.turn(conversation, options) for conversation in conversations]
+        each = [chat_params(p, t) for p, t in zip(self._params_of(len(turns), params), turns, strict=True)]
+        results = self._run(turns, each, lambda turn: (turn.prompt, turn.token_ids), progress)
+        return [read_result(result, turn) for result, turn in zip(results, turns, strict=True)]
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[StreamChunk]:
         """Answer one prompt piece by piece. The first piece asked for queues it; leaving the loop early ends it.
@@ -132,11 +158,29 @@ class LLM:
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_parser: str | None = None,
+        tool_prompt: bool = False,
+        reasoning_parser: str | None = None,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[StreamChunk]:
-        """Answer one conversation piece by piece."""
-        return self._stream(self._render(messages, add_generation_prompt, chat_template_kwargs), params)
+        """Answer one conversation piece by piece; the arguments are those of `chat`."""
+        options = ChatOptions(
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            tool_parser=tool_parser,
+            tool_prompt=tool_prompt,
+            reasoning_parser=reasoning_parser,
+            add_generation_prompt=add_generation_prompt,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        turn = self._turns.turn(messages, options)
+        [checked] = self._params_of(1, params if params is None else [params])
+        return self._stream((turn.prompt, turn.token_ids), chat_params(checked, turn), turn)
 
     def embed(
         self,
@@ -224,16 +268,19 @@ class LLM:
     def _render(
         self, messages: Any, add_generation_prompt: bool, chat_template_kwargs: Mapping[str, Any] | None
     ) -> EncodedPrompt:
+        """For readers that take the answer as it is, reasoning and all."""
+        options = ChatOptions(add_generation_prompt=add_generation_prompt, chat_template_kwargs=chat_template_kwargs)
+        turn = self._turns.turn(messages, options)
+        return turn.prompt, turn.token_ids
+
+    @cached_property
+    def _turns(self) -> ChatTurns:
         template = self._model.chat_template
         if template is None:
             raise InvalidRequest(
                 "this model has no chat template; use generate(), or load it with LLM(…, chat_template=…)"
             )
-        variables = dict(chat_template_kwargs or {})
-        for name in variables:
-            if not isinstance(name, str) or name in ("messages", "add_generation_prompt", "tokenizer", "self"):
-                raise InvalidParameter("chat_template_kwargs", f"{show(name)} cannot be a variable of the template")
-        return template.encode(self.tokenizer, messages, add_generation_prompt=add_generation_prompt, **variables)
+        return ChatTurns(template, self.tokenizer)
 
     @staticmethod
     def _params_of(
@@ -286,7 +333,9 @@ class LLM:
                 bar.advance(result.usage.completion_tokens)
                 yield done.key, result
 
-    def _stream(self, prompt: EncodedPrompt, params: SamplingParams | None) -> Iterator[StreamChunk]:
+    def _stream(
+        self, prompt: EncodedPrompt, params: SamplingParams | None, turn: Turn | None = None
+    ) -> Iterator[StreamChunk]:
         # Checked here, so that a request that cannot be served fails at the call; queued by the first next(), so that a
         # stream nobody reads leaves nothing behind: a generator that never began runs no `finally`.
         [checked] = self._params_of(1, params if params is None else [params])
@@ -294,14 +343,15 @@ class LLM:
         with self._lock:
             self._require_open()
             self._engine.validate(prompt[1], checked)
-        return self._chunks(prompt, checked)
+        return self._chunks(prompt, checked, None if turn is None or turn.is_plain else turn)
 
-    def _chunks(self, prompt: EncodedPrompt, params: SamplingParams) -> Iterator[StreamChunk]:
+    def _chunks(self, prompt: EncodedPrompt, params: SamplingParams, turn: Turn | None) -> Iterator[StreamChunk]:
         text, token_ids = prompt
         with self._lock:
             self._require_open()
             requests = self._engine.add_request(token_ids, params)
         streams = [AnswerStream(request) for request in requests]
+        parsers = {} if turn is None else {r.index: turn.parser(r.sampler.seed, r.index) for r in requests}
         try:
             while unfinished := [s for s in streams if not s.ended]:
                 with self._lock:
@@ -312,8 +362,12 @@ class LLM:
                     chunk = stream.next_chunk()
                     if chunk is None:
                         continue
-                    last = all(s.ended for s in streams)
-                    yield replace(chunk, result=build_result(self._model, text, requests)) if last else chunk
+                    if turn is not None:
+                        chunk = read_chunk(chunk, parsers)
+                    if all(s.ended for s in streams):
+                        result = build_result(self._model, text, requests)
+                        chunk = replace(chunk, result=result if turn is None else read_result(result, turn))
+                    yield chunk
         finally:
             with self._lock:
                 self._engine.abort(requests)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pellucid.chat.calls import ToolCall, ToolCallDelta
+
 
 @dataclass(frozen=True)
 class Logprob:
@@ -80,6 +82,8 @@ class CompletionOutput:
 
     `stop_reason` is the stop string or the id from stop_token_ids that ended it, None for the model's own end token.
     `token_ids` include the token that ended the answer, `text` does not. `error` says what went wrong.
+    In answers of a chat, `tool_calls` are the calls that the model asks for and `reasoning` is what it thought first
+    (None if its template marks no reasoning, or there is none); `text` is the rest.
     """
 
     index: int
@@ -89,6 +93,18 @@ class CompletionOutput:
     finish_reason: str
     stop_reason: int | str | None = None
     error: str | None = None
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    reasoning: str | None = None
+
+    @property
+    def message(self) -> dict[str, object]:
+        """The answer as a message, to go on with the conversation."""
+        message: dict[str, object] = {"role": "assistant", "content": self.text}
+        if self.reasoning is not None:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [call.as_dict() for call in self.tool_calls]
+        return message
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,7 @@ class RequestOutput:
     """The finished result of one prompt; `outputs` has one answer for each of `n`.
 
     `prompt_logprobs` is None unless asked for; its first entry is None, since nothing comes before the first token.
-    `text`, `token_ids`, `logprobs` and `finish_reason` are those of the first answer.
+    `text`, `token_ids`, `logprobs`, `finish_reason`, `tool_calls` and `reasoning` are those of the first answer.
     """
 
     request_id: str
@@ -124,10 +140,20 @@ class RequestOutput:
     def finish_reason(self) -> str:
         return self.outputs[0].finish_reason
 
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        return self.outputs[0].tool_calls
+
+    @property
+    def reasoning(self) -> str | None:
+        return self.outputs[0].reasoning
+
 
 @dataclass(frozen=True)
 class StreamChunk:
     """What is new in answer `index`: the text that became certain, and the tokens since the last chunk.
+
+    `reasoning` and `tool_calls` are new pieces of those; see CompletionOutput.
 
     The last chunk of an answer has a `finish_reason`; the last one of a stream also has `result`, the whole.
     """
@@ -139,4 +165,6 @@ class StreamChunk:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     error: str | None = None
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
     result: RequestOutput | None = None

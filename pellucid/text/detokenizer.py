@@ -17,12 +17,21 @@ class Detokenizer:
     grouped. Bytes that begin a character wait for its end; bytes that cannot become one are U+FFFD as soon as that is
     certain.
 
+    visible: control tokens that are text even where those are left out.
     continuation: the ids go on from a prompt. A SentencePiece tokenizer marks the space before a word on the word's own
     token, and takes it away at the start of a text; here the start is not the start of a text, so the space stays.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, continuation: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special_tokens: bool = True,
+        visible: Iterable[int] = (),
+        continuation: bool = False,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._visible = frozenset(visible)
         self._skip_special = skip_special_tokens
         self._strip_space = tokenizer.strips_leading_space and not continuation
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -31,7 +40,9 @@ class Detokenizer:
         """The text that these ids complete. Raises InvalidParameter for an id that does not exist."""
         tokenizer = self._tokenizer
         if self._skip_special:
-            data = b"".join([tokenizer.token_bytes(id) for id in ids if not tokenizer.is_special(id)])
+            data = b"".join(
+                [tokenizer.token_bytes(id) for id in ids if id in self._visible or not tokenizer.is_special(id)]
+            )
         else:
             data = b"".join([tokenizer.token_bytes(id) for id in ids])
         if self._strip_space and data:
