@@ -74,9 +74,9 @@ def test_no_failure_leaves_a_question_without_an_answer(
     before = list(conversation.messages)
     stream_chat = llm.stream_chat
 
-    def failing(*given: Any) -> Iterator[StreamChunk]:
+    def failing(*given: Any, **options: Any) -> Iterator[StreamChunk]:
         if when == "within":
-            yield next(stream_chat(*given))
+            yield next(stream_chat(*given, **options))
         raise error
 
     def ask() -> None:
