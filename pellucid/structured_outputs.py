@@ -14,15 +14,15 @@ MAX_NBYTES = 256 << 10
 """Longest schema, expression, grammar or list of choices, in UTF-8."""
 MAX_CHOICES = 4_096
 
-KINDS = ("json", "json_object", "regex", "choice", "grammar", "gbnf")
+KINDS = ("json", "json_object", "regex", "choice", "grammar", "gbnf", "structural_tag")
 PLANNED = frozenset({
-    "whitespace_pattern", "disable_fallback", "disable_additional_properties", "structural_tag", "backend",
+    "whitespace_pattern", "disable_fallback", "disable_additional_properties", "backend",
 })  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredOutputs:
-    """What the answer must be; exactly one of the first six. An answer cut short by max_tokens is a beginning of it.
+    """What the answer must be; exactly one of the first seven. An answer cut short by max_tokens is a beginning of it.
 
     json: a JSON schema, as a mapping or as JSON text; kept as text. A keyword that cannot be enforced is refused.
     json_object: any JSON object.
@@ -30,8 +30,9 @@ class StructuredOutputs:
     choice: texts, one of which is the answer.
     grammar: a Lark grammar with a rule `start`.
     gbnf: a grammar in llama.cpp's GBNF with a rule `root`.
-    disable_any_whitespace: with json and json_object, no white space between the parts of the JSON text. Without it
-        there may be one space, or a line break and indentation.
+    structural_tag: text and JSON in an order, in the format of XGrammar, as a mapping or as JSON text; kept as text.
+    disable_any_whitespace: with json, json_object and structural_tag, no white space between the parts of the JSON
+        text. Without it there may be one space, or a line break and indentation.
 
     Raises InvalidParameter, and UnsupportedParameter for a known name that is not implemented; both name the field.
     """
@@ -42,6 +43,7 @@ class StructuredOutputs:
     choice: Sequence[str] | None = None
     grammar: str | None = None
     gbnf: str | None = None
+    structural_tag: str | Mapping[str, Any] | None = None
     disable_any_whitespace: bool = False
 
     def __new__(cls, **given: object) -> Self:
@@ -58,10 +60,10 @@ class StructuredOutputs:
                 "structured_outputs",
                 f"expected exactly one of {', '.join(KINDS)}; got {' and '.join(given) or 'none of them'}",
             )
-        if self.disable_any_whitespace and given[0] not in ("json", "json_object"):
-            raise InvalidParameter("disable_any_whitespace", f"goes with json and json_object, not with {given[0]}")
-        if self.json is not None:
-            object.__setattr__(self, "json", _json_text(self.json))
+        if self.disable_any_whitespace and given[0] not in ("json", "json_object", "structural_tag"):
+            raise InvalidParameter("disable_any_whitespace", f"goes with JSON, not with {given[0]}")
+        if given[0] in ("json", "structural_tag"):
+            object.__setattr__(self, given[0], _json_text(given[0], getattr(self, given[0])))
         elif self.choice is not None:
             object.__setattr__(self, "choice", _choices(self.choice))
         elif not self.json_object:
@@ -69,7 +71,7 @@ class StructuredOutputs:
 
     @property
     def kind(self) -> str:
-        """Which one was given: "json", "json_object", "regex", "choice", "grammar" or "gbnf"."""
+        """Which one was given: the name of that field."""
         return self._given()[0]
 
     def _given(self) -> list[str]:
@@ -90,20 +92,20 @@ def _text(name: str, value: object) -> str:
     return value
 
 
-def _json_text(value: object) -> str:
+def _json_text(name: str, value: object) -> str:
     if not isinstance(value, Mapping):
-        return _text("json", value)
+        return _text(name, value)
     pieces, length = [], 0
     try:
         for piece in json_text.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain).iterencode(value):
             pieces.append(piece)
             length += len(piece)
             if length > MAX_NBYTES:  # shared parts make a small object into an endless text
-                raise InvalidParameter("json", f"the schema has more than {MAX_NBYTES:,} bytes")
+                raise InvalidParameter(name, f"it has more than {MAX_NBYTES:,} bytes")
     except (TypeError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InvalidParameter("json", f"the schema cannot be written as JSON: {reason}") from None
-    return _text("json", "".join(pieces))
+        raise InvalidParameter(name, f"it cannot be written as JSON: {reason}") from None
+    return _text(name, "".join(pieces))
 
 
 def _plain(value: object) -> object:

@@ -8,6 +8,7 @@ import pytest
 
 from pellucid.structured.json_formats import FORMATS
 from pellucid.structured.json_schema import ANNOTATIONS, ENFORCED
+from pellucid.structured.structural_tag import ELEMENTS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "structured-output.md").read_text("utf-8")
 
@@ -15,7 +16,7 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "structured-output.md").r
 def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         code = block.replace('LLM("smollm2")', f"LLM({str(smollm2_path)!r}, max_model_len=512)")
         exec(compile(code, "docs/structured-output.md", "exec"), names)
@@ -23,11 +24,13 @@ def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFix
     answer = re.match(r"stop (\{.*?\})\n", printed, re.DOTALL)
     assert answer
     assert set(json.loads(answer[1])) == {"name", "age"}
-    choice, regex, _, refusal = printed.splitlines()[-4:]
+    choice, regex, _, refusal, call = printed.splitlines()[-5:]
     assert (choice, regex) == ("choice stop", "regex stop")
     assert "uniqueItems" in refusal
+    assert re.fullmatch('<call>{"name": "weather", "arguments": {.*}}</call>', call)
 
 
-def test_keywords_and_formats_are_listed() -> None:
-    missing = [name for name in (*ENFORCED, *ANNOTATIONS, *FORMATS) if f"`{name}`" not in PAGE]
+def test_keywords_formats_and_elements_are_listed() -> None:
+    fields = [field for needed, more in ELEMENTS.values() for field in needed | more]
+    missing = [name for name in (*ENFORCED, *ANNOTATIONS, *FORMATS, *ELEMENTS, *fields) if f"`{name}`" not in PAGE]
     assert missing == []

@@ -15,7 +15,7 @@ from pellucid.errors import InvalidParameter, InvalidRequest, ResourceError
 from pellucid.structured.grammar import lark_of
 from pellucid.structured.limits import COMPILE_SECONDS
 from pellucid.structured.matcher import Grammar, GrammarMatcher
-from pellucid.structured.vocabulary import build_tokenizer
+from pellucid.structured.vocabulary import build_tokenizer, token_finder
 from pellucid.structured_outputs import StructuredOutputs
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class GrammarCompiler:
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, *, seconds: float = COMPILE_SECONDS) -> None:
         """`vocab_size`: the width of the logits."""
         self._tokenizer = tokenizer
+        self._find_token = token_finder(tokenizer, vocab_size)
         self._vocab_size = vocab_size
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -114,7 +115,7 @@ class GrammarCompiler:
         if future.done():  # it waited until its deadline
             return
         try:
-            grammar = Grammar(self._token_table(), lark_of(spec), param=spec.kind)
+            grammar = Grammar(self._token_table(), lark_of(spec, self._find_token), param=spec.kind)
         except InvalidRequest as error:
             outcome: BaseException | NewMatcher = error
         except BaseException as error:  # a panic in Rust is no Exception

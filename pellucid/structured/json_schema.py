@@ -24,7 +24,6 @@ from urllib.parse import unquote
 from pellucid.errors import InvalidParameter, UnsupportedParameter
 from pellucid.structured.json_analysis import Disjointness, find_endless, has_instance
 from pellucid.structured.json_formats import FORMATS
-from pellucid.structured.json_text import parse_json
 from pellucid.structured.limits import (
     MAX_COMMON_FACTOR,
     MAX_DEFINITIONS,
@@ -79,12 +78,13 @@ WHITESPACE = r"( |\n[ \t]{0,32})"
 """What may stand at most once between two parts of a JSON text: one space, or a line break and indentation."""
 
 
-def prepare_schema(text: str, *, param: str = "json", compact: bool = False) -> str:
+def prepare_schema(schema: Any, *, param: str = "json", compact: bool = False) -> str:
     """The schema as JSON text that llguidance enforces completely, white space settings included.
 
-    compact: no white space. Raises InvalidParameter, and UnsupportedParameter, which names a keyword and its place.
+    schema: what `parse_json` made of it. compact: no white space. Raises InvalidParameter, and UnsupportedParameter,
+    which names a keyword and its place.
     """
-    prepared = _Schema(parse_json(text, param=param), param).prepared()
+    prepared = _Schema(schema, param).prepared()
     prepared["x-guidance"] = {"whitespace_flexible": False} if compact else {"whitespace_pattern": WHITESPACE}
     return json.dumps(prepared, ensure_ascii=False)
 

@@ -21,13 +21,13 @@ def parse_json(text: str, *, param: str) -> Any:
             text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_object_without_duplicates
         )
     except RecursionError:
-        raise InvalidParameter(param, f"the schema is nested more than {MAX_JSON_DEPTH} deep") from None
+        raise InvalidParameter(param, f"it is nested more than {MAX_JSON_DEPTH} deep") from None
     except _DuplicateKey as error:
-        raise InvalidParameter(param, f"the schema has the key {str(error)[:80]} twice in one object") from None
+        raise InvalidParameter(param, f"it has the key {str(error)[:80]} twice in one object") from None
     except ValueError as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "a number is out of range"
         place = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InvalidParameter(param, f"the schema is not valid JSON{place}: {reason}") from None
+        raise InvalidParameter(param, f"it is not valid JSON{place}: {reason}") from None
     _check_size(value, param)
     return value
 
@@ -50,9 +50,9 @@ def _check_size(value: Any, param: str) -> None:
     while level:
         depth, count = depth + 1, count + len(level)
         if depth > MAX_JSON_DEPTH:
-            raise InvalidParameter(param, f"the schema is nested more than {MAX_JSON_DEPTH} deep")
+            raise InvalidParameter(param, f"it is nested more than {MAX_JSON_DEPTH} deep")
         if count > MAX_JSON_NODES:
-            raise InvalidParameter(param, f"the schema has more than {MAX_JSON_NODES:,} values")
+            raise InvalidParameter(param, f"it has more than {MAX_JSON_NODES:,} values")
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -60,5 +60,5 @@ def _check_size(value: Any, param: str) -> None:
             elif isinstance(item, list):
                 below += item
             elif isinstance(item, str) and any("\ud800" <= c <= "\udfff" for c in item):
-                raise InvalidParameter(param, f"the schema holds half a character (a lone surrogate) in {item[:40]!a}")
+                raise InvalidParameter(param, f"it holds half a character (a lone surrogate) in {item[:40]!a}")
         level = below

@@ -32,6 +32,8 @@ MAX_REPEAT = 10_000
 MAX_REGEX_SIZE = 20_000
 """Characters and classes of an expression when its repetitions are written out."""
 
+MAX_GRAMMAR_NBYTES = 1 << 20
+"""What is written for llguidance, with the schemas in it."""
 MAX_GRAMMAR_DEPTH = 40
 MAX_GRAMMAR_RULES = 2_000
 MAX_GRAMMAR_SYMBOLS = 20_000

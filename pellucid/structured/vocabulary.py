@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import InvalidParameter, InvalidRequest
@@ -47,3 +48,17 @@ def build_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> Any:
     if not source.end_token_ids:
         raise InvalidRequest("this model has no end token, so it cannot give structured output")
     return LLTokenizer(source, eos_token=source.end_token_ids)
+
+
+def token_finder(tokenizer: Tokenizer, vocab_size: int) -> Callable[[str], int | None]:
+    """What structural tags ask for their tokens (structural_tag.FindToken)."""
+
+    def find(text: str) -> int | None:
+        token = next((token.id for token in tokenizer.special_tokens if token.text == text), None)
+        if token is None or token >= vocab_size:
+            raise ValueError(f"the vocabulary has no token {text[:40]!r} apart from ordinary text; give it as text")
+        if token in tokenizer.eos_token_ids:
+            raise ValueError(f"{text[:40]!r} ends the answer; leave it away")
+        return token if tokenizer.is_special(token) else None
+
+    return find

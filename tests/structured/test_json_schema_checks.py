@@ -8,15 +8,20 @@ import pytest
 
 from pellucid.errors import InvalidParameter, UnsupportedParameter
 from pellucid.structured.json_schema import ANNOTATIONS, ENFORCED, prepare_schema
+from pellucid.structured.json_text import parse_json
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
 
 
+def prepare(text: str) -> str:
+    return prepare_schema(parse_json(text, param="json"))
+
+
 def prepared(schema: Any) -> Any:
     """The first definition of the result."""
-    return json.loads(prepare_schema(json.dumps(schema)))["$defs"]["0"]
+    return json.loads(prepare(json.dumps(schema)))["$defs"]["0"]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,7 @@ def prepared(schema: Any) -> Any:
 )
 def test_other_keywords_are_refused_by_name_wherever_they_stand(keyword: str, place: Any) -> None:
     with pytest.raises(UnsupportedParameter, match=f"{keyword.replace('$', '[$]')}"):
-        prepare_schema(json.dumps(place({"type": "object", keyword: {}})))
+        prepare(json.dumps(place({"type": "object", keyword: {}})))
 
 
 def test_annotations_go_and_every_enforced_keyword_is_known() -> None:
@@ -47,7 +52,7 @@ def test_annotations_go_and_every_enforced_keyword_is_known() -> None:
 )
 def test_unknown_formats_are_refused_by_name(format: str) -> None:
     with pytest.raises(UnsupportedParameter, match=f"format: {format}"):
-        prepare_schema(json.dumps({"type": "string", "format": format}))
+        prepare(json.dumps({"type": "string", "format": format}))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_unknown_formats_are_refused_by_name(format: str) -> None:
 )
 def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
     with pytest.raises(InvalidParameter, match=named):
-        prepare_schema(json.dumps(schema))
+        prepare(json.dumps(schema))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
 )  # fmt: skip
 def test_wrong_values_are_refused(schema: Any) -> None:
     with pytest.raises(InvalidParameter):
-        prepare_schema(json.dumps(schema))
+        prepare(json.dumps(schema))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_wrong_values_are_refused(schema: Any) -> None:
 )  # fmt: skip
 def test_damaged_json_is_refused(text: str) -> None:
     with pytest.raises(InvalidParameter):
-        prepare_schema(text)
+        prepare(text)
 
 
 def test_older_drafts_are_written_anew() -> None:
@@ -129,7 +134,7 @@ def test_older_drafts_are_written_anew() -> None:
 
 def test_references_are_numbered_whatever_they_are_called() -> None:
     schema = {"properties": {"a/b~": {"$ref": "#/$defs/ü%25~1"}}, "$defs": {"ü%/": {"items": {"$ref": "#"}}}}
-    text = json.loads(prepare_schema(json.dumps(schema)))
+    text = json.loads(prepare(json.dumps(schema)))
     assert text["$defs"] == {
         "0": {"properties": {"a/b~": {"$ref": "#/$defs/1"}}},
         "1": {"items": {"$ref": "#/$defs/0"}},
@@ -169,9 +174,9 @@ def test_preparing_twice_changes_nothing_but_numbers() -> None:
         "patternProperties": {"^x": {"type": "integer", "multipleOf": 5}},
         "additionalProperties": False,
     }
-    first = json.loads(prepare_schema(json.dumps(schema)), parse_float=Decimal)
+    first = json.loads(prepare(json.dumps(schema)), parse_float=Decimal)
     del first["x-guidance"]
-    again = json.loads(prepare_schema(json.dumps(first, default=float)))
+    again = json.loads(prepare(json.dumps(first, default=float)))
     assert set(again["$defs"]["1"]) == set(first["$defs"]["0"])
 
 
@@ -184,4 +189,4 @@ def test_a_schema_of_many_references_is_bounded() -> None:
         path += "/properties/a"
         refs += [{"$ref": path}]
     with pytest.raises(InvalidParameter, match="more than"):
-        prepare_schema(json.dumps({**deep, "prefixItems": refs}))
+        prepare(json.dumps({**deep, "prefixItems": refs}))

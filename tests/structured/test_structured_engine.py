@@ -113,8 +113,8 @@ def test_the_dataclass_refuses_by_name() -> None:
     for given in ({}, {"json": {}, "regex": "a"}, {"choice": "ab"}, {"choice": []}, {"regex": ""}, {"regex": 0}):
         with pytest.raises(InvalidParameter):
             StructuredOutputs(**given)
-    with pytest.raises(UnsupportedParameter, match="structural_tag"):
-        StructuredOutputs(structural_tag={})
+    with pytest.raises(UnsupportedParameter, match="whitespace_pattern"):
+        StructuredOutputs(whitespace_pattern=" ")
     endless: dict[str, Any] = {}
     for _ in range(100):
         endless = {"x": endless, "y": endless}

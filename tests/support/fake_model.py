@@ -13,6 +13,7 @@ import numpy as np
 from pellucid.errors import ExecutorError, InvalidParameter
 from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult
 from pellucid.graph.passes.hidden import HIDDEN
+from pellucid.text.vocabulary import SpecialToken
 
 VOCAB_SIZE = 260
 BOS, EOS, END_OF_TURN, UNUSED = 256, 257, 258, 259
@@ -94,6 +95,9 @@ class FakeProgram:
         self._closed = True
 
 
+CONTROL_TEXTS = ("<s>", "</s>", "<end>", "<unused>")
+
+
 class ByteTokenizer:
     """One token a byte, and four control tokens."""
 
@@ -102,6 +106,7 @@ class ByteTokenizer:
     eos_token_ids = frozenset({EOS})
     strips_leading_space = False
     chat_template = None
+    special_tokens = tuple(SpecialToken(BOS + i, text) for i, text in enumerate(CONTROL_TEXTS))
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         return [BOS] * (add_special and self.bos_token_id is not None) + list(text.encode("utf-8", "replace"))
@@ -114,7 +119,7 @@ class ByteTokenizer:
     def token_bytes(self, id: int) -> bytes:
         if id >= self.vocab_size:
             raise InvalidParameter("token id", f"{id} does not exist")
-        return bytes([id]) if id < 256 else [b"<s>", b"</s>", b"<end>", b"<unused>"][id - 256]
+        return bytes([id]) if id < 256 else CONTROL_TEXTS[id - BOS].encode()
 
     def token_str(self, id: int) -> str:
         return self.token_bytes(id).decode("utf-8", "replace")

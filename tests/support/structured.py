@@ -6,15 +6,19 @@ import random
 from typing import Any
 
 import numpy as np
+from support.fake_model import ByteTokenizer
 
 from pellucid.structured.grammar import lark_of
 from pellucid.structured.matcher import Grammar, GrammarMatcher
+from pellucid.structured.vocabulary import token_finder
 from pellucid.structured_outputs import StructuredOutputs
 
 
 def grammar(table: Any, **given: Any) -> Grammar:
+    """With the control tokens of ByteTokenizer."""
     spec = StructuredOutputs(**given)
-    return Grammar(table, lark_of(spec), param=spec.kind)
+    find_token: Any = token_finder(ByteTokenizer(), 260)  # type: ignore[arg-type]
+    return Grammar(table, lark_of(spec, find_token), param=spec.kind)
 
 
 def allowed(mask: np.ndarray) -> np.ndarray:
