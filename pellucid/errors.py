@@ -13,7 +13,10 @@
     │   ├── UnsupportedModel            a sound file that asks for something we do not implement
     │   └── GraphError                  the weights do not fit the architecture (names node and tensor)
     ├── ResourceError              503  not enough memory, cores or disk
-    └── ExecutorError              500  a step failed, or an executor or instruction set is not available
+    ├── ExecutorError              500  a step failed, or an executor or instruction set is not available
+    └── EngineUnavailable          503  the process that runs a model cannot answer now
+        ├── EngineRestarting            it was lost while it answered, or is being started again; ask again soon
+        └── EngineFailed                it was lost too often, or never came up; somebody has to look
 
 A message says what was found, what was expected and what to do. `assert` is for our own bugs only.
 """
@@ -86,3 +89,22 @@ class ResourceError(PellucidError):
 
 class ExecutorError(PellucidError):
     code = "executor_error"
+
+
+class EngineUnavailable(PellucidError):
+    """`retry_after` is the number of seconds after which asking again makes sense; None: not before it is repaired."""
+
+    http_status = 503
+    code = "engine_unavailable"
+
+    def __init__(self, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineRestarting(EngineUnavailable):
+    code = "engine_restarting"
+
+
+class EngineFailed(EngineUnavailable):
+    code = "engine_failed"
