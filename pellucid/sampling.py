@@ -6,28 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from pellucid import sampling_fields
 from pellucid.errors import InvalidParameter
 from pellucid.fields import boolean, integer, real, refuse_unknown, show
+from pellucid.sampling_fields import MAX_TOKEN_ID, MAX_TOKENS, SAMPLERS
 from pellucid.structured_outputs import StructuredOutputs
 
-MAX_TOKENS = 2**31 - 1
-MAX_TOKEN_ID = 2**31 - 1
 MAX_N = 128
 MAX_LOGPROBS = 100
-MAX_LOGIT_BIAS = 65_536
 MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1_024
-MAX_STOP_TOKENS = 1_024
-MIN_TEMPERATURE = 1e-3
 MAX_WORDS = 1_024
-MAX_ALLOWED_IDS = 65_536
-MAX_BREAKERS = 64
-MAX_BREAKER_LENGTH = 40
-
-SAMPLERS = (
-    "penalties", "dry", "temperature", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc",
-)  # fmt: skip
-"""The samplers that `samplers` puts in order, in the order that they have without it."""
 
 # What switches each of them on, with the value at which it is off.
 _OFF: dict[str, dict[str, float]] = {
@@ -44,7 +33,7 @@ _OFF: dict[str, dict[str, float]] = {
 
 # Names that users of this field know and that we do not honour yet: refused, never ignored.
 PLANNED = frozenset({
-    "best_of", "use_beam_search", "beam_width", "length_penalty", "early_stopping", "stop_regex", "logits_processors",
+    "best_of", "use_beam_search", "beam_width", "length_penalty", "early_stopping", "logits_processors",
     "echo", "guided_decoding", "response_format", "grammar", "truncate_prompt_tokens",
     "detokenize", "spaces_between_special_tokens",
 })  # fmt: skip
@@ -92,8 +81,11 @@ class SamplingParams:
         from the operating system; the receipt names it.
     n: independent answers, 1 to 128. Answer i with the same seed is always the same.
     stop: string or strings that end the answer; the text before the first one to be completed is returned.
+    stop_regex: regular expression or expressions that end the answer where a match is first complete, which is then
+        treated as a stop string is. Python's syntax without what looks around (pellucid/stop_regex.py); a match has at
+        most 1,024 characters.
     stop_token_ids: token ids that end the answer, beside the model's own end tokens.
-    min_tokens: end tokens cannot be chosen, and stop strings do not end the answer, before this many tokens.
+    min_tokens: end tokens cannot be chosen, and stop and stop_regex do not end the answer, before this many tokens.
     max_tokens: end after this many tokens (finish_reason "length"). None: until the context is full.
     ignore_eos: the model's own end tokens do not end the answer.
     logprobs: None, or how many of the most likely tokens to report at each position beside the chosen one, up to 100.
@@ -137,6 +129,7 @@ class SamplingParams:
     seed: int | None = None
     n: int = 1
     stop: str | Sequence[str] = field(default=())
+    stop_regex: str | Sequence[str] = field(default=())
     stop_token_ids: Sequence[int] = field(default=())
     min_tokens: int = 0
     max_tokens: int | None = None
@@ -154,7 +147,7 @@ class SamplingParams:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        self._set("temperature", _temperature(self.temperature))
+        self._set("temperature", sampling_fields.temperature(self.temperature))
         self._set("top_k", max(0, integer("top_k", self.top_k, -1, MAX_TOKEN_ID)))
         self._set("top_p", real("top_p", self.top_p, 0.0, 1.0, open_low=True))
         self._set("min_p", real("min_p", self.min_p, 0.0, 1.0))
@@ -170,23 +163,23 @@ class SamplingParams:
         self._set("repetition_penalty", real("repetition_penalty", self.repetition_penalty, 0.01, 100.0))
         self._set("presence_penalty", real("presence_penalty", self.presence_penalty, -2.0, 2.0))
         self._set("frequency_penalty", real("frequency_penalty", self.frequency_penalty, -2.0, 2.0))
-        self._set("repeat_last_n", _repeat_last_n(self.repeat_last_n))
+        self._set("repeat_last_n", sampling_fields.repeat_last_n(self.repeat_last_n))
         self._set("dry_multiplier", real("dry_multiplier", self.dry_multiplier, 0.0, 100.0))
         self._set("dry_base", real("dry_base", self.dry_base, 1.0, 100.0))
         self._set("dry_allowed_length", integer("dry_allowed_length", self.dry_allowed_length, 1, MAX_TOKENS))
-        breakers = _texts("dry_sequence_breakers", self.dry_sequence_breakers, MAX_BREAKERS, MAX_BREAKER_LENGTH)
-        self._set("dry_sequence_breakers", breakers)
+        self._set("dry_sequence_breakers", sampling_fields.breakers(self.dry_sequence_breakers))
         self._set("no_repeat_ngram_size", integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, MAX_TOKENS))
-        self._set("allowed_token_ids", _allowed_token_ids(self.allowed_token_ids))
-        self._set("bad_words", _texts("bad_words", self.bad_words, MAX_WORDS, MAX_STOP_LENGTH))
-        self._set("samplers", _samplers(self.samplers))
-        self._set("logit_bias", _logit_bias(self.logit_bias))
+        self._set("allowed_token_ids", sampling_fields.allowed_token_ids(self.allowed_token_ids))
+        self._set("bad_words", sampling_fields.texts("bad_words", self.bad_words, MAX_WORDS, MAX_STOP_LENGTH))
+        self._set("samplers", sampling_fields.samplers(self.samplers))
+        self._set("logit_bias", sampling_fields.logit_bias(self.logit_bias))
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0, 2**64 - 1))
         self._set("n", integer("n", self.n, 1, MAX_N))
-        self._set("stop", _texts("stop", self.stop, MAX_STOP_STRINGS, MAX_STOP_LENGTH))
+        self._set("stop", sampling_fields.texts("stop", self.stop, MAX_STOP_STRINGS, MAX_STOP_LENGTH))
+        self._set("stop_regex", sampling_fields.stop_regex(self.stop_regex))
         for name in ("stop_token_ids", "visible_token_ids"):
-            self._set(name, _token_ids(name, getattr(self, name)))
+            self._set(name, sampling_fields.token_ids(name, getattr(self, name)))
         if self.max_tokens is not None:
             self._set("max_tokens", integer("max_tokens", self.max_tokens, 1, MAX_TOKENS))
         most = MAX_TOKENS if self.max_tokens is None else self.max_tokens
@@ -240,80 +233,3 @@ class SamplingParams:
     def as_dict(self) -> dict[str, object]:
         """The effective values, for receipts and logs."""
         return asdict(self)
-
-
-def _temperature(value: object) -> float:
-    value = real("temperature", value, 0.0, 100.0)
-    if 0 < value < MIN_TEMPERATURE:
-        raise InvalidParameter(
-            "temperature",
-            f"{value:g} is too close to 0; use 0 for the most likely token, or at least {MIN_TEMPERATURE:g}",
-        )
-    return value
-
-
-def _logit_bias(value: object) -> dict[int, float] | None:
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        raise InvalidParameter("logit_bias", f"expected a mapping from token id to number, got {show(value)}")
-    if len(value) > MAX_LOGIT_BIAS:
-        raise InvalidParameter("logit_bias", f"expected at most {MAX_LOGIT_BIAS} entries, got {len(value)}")
-    return {
-        integer("logit_bias", key, 0, MAX_TOKEN_ID): real("logit_bias", number, -100.0, 100.0)
-        for key, number in value.items()
-    }
-
-
-def _texts(name: str, value: object, most: int, longest: int) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else () if value is None else value
-    if not isinstance(texts, Sequence):
-        raise InvalidParameter(name, f"expected a string or a list of strings, got {show(value)}")
-    if len(texts) > most:
-        raise InvalidParameter(name, f"expected at most {most} strings, got {len(texts)}")
-    for text in texts:
-        if not isinstance(text, str):
-            raise InvalidParameter(name, f"expected strings, got {show(text)}")
-        if not 1 <= len(text) <= longest:
-            raise InvalidParameter(name, f"each string has 1 to {longest} characters, got {len(text)}")
-        if any("\ud800" <= c <= "\udfff" for c in text):
-            raise InvalidParameter(name, f"{text!r} holds half a character (a lone surrogate) and can never be matched")
-    return tuple(texts)
-
-
-def _repeat_last_n(value: object) -> int:
-    number = integer("repeat_last_n", value, -1, MAX_TOKENS)
-    if number == 0:
-        raise InvalidParameter("repeat_last_n", "0 would switch the penalties off; leave them out instead (-1: all)")
-    return number
-
-
-def _allowed_token_ids(value: object) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, str) or not isinstance(value, Sequence) or not 1 <= len(value) <= MAX_ALLOWED_IDS:
-        raise InvalidParameter(
-            "allowed_token_ids", f"expected a list of 1 to {MAX_ALLOWED_IDS} token ids, got {show(value)}"
-        )
-    return tuple(integer("allowed_token_ids", token, 0, MAX_TOKEN_ID) for token in value)
-
-
-def _samplers(value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidParameter("samplers", f"expected a list of names ({', '.join(SAMPLERS)}), got {show(value)}")
-    for i, name in enumerate(value):
-        if name not in SAMPLERS:
-            raise InvalidParameter("samplers", f"there is no {show(name)}; expected some of {', '.join(SAMPLERS)}")
-        if name in value[:i]:
-            raise InvalidParameter("samplers", f"{name!r} is there twice")
-    return tuple(value)
-
-
-def _token_ids(name: str, value: object) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidParameter(name, f"expected a list of token ids, got {show(value)}")
-    if len(value) > MAX_STOP_TOKENS:
-        raise InvalidParameter(name, f"expected at most {MAX_STOP_TOKENS} ids, got {len(value)}")
-    return tuple(integer(name, token, 0, MAX_TOKEN_ID) for token in value)

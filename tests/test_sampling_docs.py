@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.sampling import SAMPLERS, SamplingParams
+from pellucid.sampling import SamplingParams
+from pellucid.sampling_fields import SAMPLERS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "sampling.md").read_text("utf-8")
 
@@ -13,7 +14,7 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "sampling.md").read_text(
 def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         code = block.replace('LLM("smollm2")', f"LLM({str(smollm2_path)!r}, max_model_len=128)")
         exec(compile(code, "docs/sampling.md", "exec"), names)
@@ -28,8 +29,9 @@ def test_the_order_is_that_of_the_code() -> None:
 
 def test_the_tables_name_what_samples() -> None:
     other = {
-        "seed", "n", "stop", "stop_token_ids", "min_tokens", "max_tokens", "ignore_eos", "logprobs", "prompt_logprobs",
+        "seed", "n", "stop_token_ids", "min_tokens", "max_tokens", "ignore_eos", "logprobs", "prompt_logprobs",
         "skip_special_tokens", "include_stop_str_in_output", "structured_outputs", "mirostat_eta",
+        "visible_token_ids",
     }  # fmt: skip
     missing = [name for name in SamplingParams().as_dict() if name not in other and f"`{name}`" not in PAGE]
     assert missing == []

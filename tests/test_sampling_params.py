@@ -91,6 +91,13 @@ def test_stop_strings_that_cannot_work_are_refused(stop: Any) -> None:
         SamplingParams(stop=stop)
 
 
+def test_stop_expressions_are_compiled_at_once() -> None:
+    assert SamplingParams(stop_regex="a+").stop_regex == ("a+",)
+    for bad in ("(", "a*", ["ok", r"\b"], "x" * 1025, ["a"] * 9, 5):
+        with pytest.raises(InvalidParameter, match=r"^stop_regex: "):
+            SamplingParams(stop_regex=bad)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("bias", [[1], {-1: 1}, {True: 1}, {"5": 1}, {5: 101}, {5: math.nan}, {5: True}, {2**31: 0}])
 def test_logit_bias_is_checked(bias: Any) -> None:
     with pytest.raises(InvalidParameter, match="logit_bias"):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from pellucid.sampling import SAMPLERS, SamplingParams
+from pellucid.sampling import SamplingParams
+from pellucid.sampling_fields import SAMPLERS
 
 
 class Flag(NamedTuple):
@@ -58,6 +59,7 @@ FLAGS = (
     Flag("-l --logit-bias", "logit_bias", "ID=X", "add X to the logit of token ID"),
     Flag("--bad-word", "bad_words", "TEXT", "a text that the answer must not hold"),
     Flag("-r --stop --reverse-prompt", "stop", "TEXT", "end the answer where this text comes"),
+    Flag("--stop-regex", "stop_regex", "TEXT", "end the answer where this regular expression first matches"),
     Flag("--ignore-eos", "ignore_eos", "", "go on after the model's end token"),
 )
 

@@ -1,9 +1,11 @@
-"""The text of an answer as it grows: detokenised, searched for stop strings, and released only when it is certain."""
+"""The text of an answer as it grows: detokenised, searched for what stops it, and released only when it is certain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+
+from pellucid.stop_regex import RegexMatcher, compile_stop_regex
 
 
 class TokenDecoder(Protocol):
@@ -15,30 +17,40 @@ class TokenDecoder(Protocol):
 
 
 class AnswerText:
-    """`text` is what may be shown: it ends before anything that may turn out to be the beginning of a stop string.
+    """`text` is what may be shown: it ends before anything that may turn out to be the beginning of a stop string, or
+    of a match of one of `expressions`.
 
-    Stop strings are matched on text, across token boundaries. The match that is completed first counts (of two
-    completed by the same character the longer one), so how the text was cut into tokens makes no difference.
+    Both are matched on text, across token boundaries. The match that is completed first counts (of two completed by
+    the same character the longer one), so how the text was cut into tokens makes no difference.
     """
 
-    def __init__(self, decoder: TokenDecoder, stops: Sequence[str] = (), *, include_stop: bool = False) -> None:
+    def __init__(
+        self,
+        decoder: TokenDecoder,
+        stops: Sequence[str] = (),
+        expressions: Sequence[str] = (),
+        *,
+        include_stop: bool = False,
+    ) -> None:
         self.text = ""
         self._decoder = decoder
         self._include_stop = include_stop
-        self._matchers = [_Matcher(stop) for stop in stops]
+        self._matchers: list[_Matcher | RegexMatcher] = [_Matcher(stop) for stop in stops]
+        self._matchers += [RegexMatcher(compile_stop_regex(expression)) for expression in expressions]
         self._held = ""
 
     def add(self, token: int, *, may_stop: bool = True) -> str | None:
-        """Add a token of the answer; the stop string that it completed, if any. Nothing may be added after that.
+        """Add a token of the answer; the stop string or expression that it completed, if any. Nothing may be added
+        after that.
 
-        Without `may_stop` a completed stop string is ordinary text.
+        Without `may_stop` what is completed is ordinary text.
         """
         for end, char in enumerate(piece := self._decoder.add([token]), start=1):
-            completed = [m.stop for m in self._matchers if m.advance(char)]
+            completed = {m.stop: length for m in self._matchers if (length := m.advance(char))}
             if completed and may_stop:
-                stop = max(completed, key=len)
+                stop = max(completed, key=completed.__getitem__)
                 text = self._held + piece[:end]
-                self._release(text if self._include_stop else text[: len(text) - len(stop)])
+                self._release(text if self._include_stop else text[: len(text) - completed[stop]])
                 return stop
         text = self._held + piece
         certain = len(text) - max((m.length for m in self._matchers), default=0)
@@ -68,12 +80,12 @@ class _Matcher:
                 length = self._fallback[length]
             self._fallback.append(length + (stop[n] == stop[length]))
 
-    def advance(self, char: str) -> bool:
-        """Take one more character; True when it completes the stop string."""
+    def advance(self, char: str) -> int:
+        """Take one more character; the length of the stop string when this completes it, else 0."""
         while self.length and self.stop[self.length] != char:
             self.length = self._fallback[self.length]
         self.length += self.stop[self.length] == char
         if self.length < len(self.stop):
-            return False
+            return 0
         self.length = self._fallback[self.length]
-        return True
+        return len(self.stop)

@@ -369,6 +369,7 @@ class Engine:
                     continuation=True,
                 ),
                 params.stop,
+                params.stop_regex,
                 include_stop=params.include_stop_str_in_output,
             ),
             times=Times(arrived=perf_counter()),

@@ -80,7 +80,7 @@ class Receipt(ModelReceipt):
 class CompletionOutput:
     """One answer. `finish_reason` is "stop", "length", "abort" or "error".
 
-    `stop_reason` is the stop string or the id from stop_token_ids that ended it, None for the model's own end token.
+    `stop_reason` is the stop string, expression or id of stop_token_ids that ended it, None for the model's end token.
     `token_ids` include the token that ended the answer, `text` does not. `error` says what went wrong.
     In answers of a chat, `tool_calls` are the calls that the model asks for and `reasoning` is what it thought first
     (None if its template marks no reasoning, or there is none); `text` is the rest.

@@ -18,7 +18,8 @@ from pellucid.engine.constraint import Constraint
 from pellucid.engine.look_back import SequenceBreakers, bad_word_ids
 from pellucid.errors import ExecutorError, InvalidParameter
 from pellucid.executors.sampling import NativeRow, Sampler, SamplerSettings, choose_rows, rank_rows
-from pellucid.sampling import MIN_TEMPERATURE, SamplingParams
+from pellucid.sampling import SamplingParams
+from pellucid.sampling_fields import MIN_TEMPERATURE
 from pellucid.text.tokenizer import Tokenizer
 
 Logits = npt.NDArray[np.float32]  # [V]

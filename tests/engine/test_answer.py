@@ -108,3 +108,44 @@ def test_any_cut_of_any_text_gives_the_specified_answer(text: str, stops: list[s
 def test_long_stops_cost_a_pass_over_the_text(length: int) -> None:
     text = "a" * 20_000
     assert run([text], ["a" * (length - 1) + "b"] * 3)[:2] == (text, None)
+
+
+def cut(text: str, places: Sequence[int]) -> list[str]:
+    """`text` in pieces that end at `places`."""
+    edges = [0, *sorted(places), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@given(places=st.lists(st.integers(0, 22), max_size=6))
+def test_a_match_is_found_across_every_border(places: list[int]) -> None:
+    text = "well <b> said\n\nHuman: no"
+    answer = AnswerText(Pieces(cut(text, places)), ["Human"], [r"\n+(?:User|Human):", "<end>"])
+    found = [answer.add(i) for i in range(len(places) + 1)]
+    assert [stop for stop in found if stop is not None][:1] == ["Human"]  # complete before the colon comes
+    answer = AnswerText(Pieces(cut(text, places)), [], [r"\n+(?:User|Human):", "<end>"])
+    seen = ""
+    for i in range(len(places) + 1):
+        stop = answer.add(i)
+        assert answer.text.startswith(seen), "what was shown has changed"
+        seen = answer.text
+        if stop is not None:
+            break
+    assert (answer.text, stop) == ("well <b> said", r"\n+(?:User|Human):")
+
+
+@pytest.mark.parametrize(("include", "text"), [(False, "a1"), (True, "a12;")])
+def test_a_match_of_an_expression_is_cut_or_kept(include: bool, text: str) -> None:
+    answer = AnswerText(Pieces(["a1", "2", ";b"]), [], [r"2[;,]"], include_stop=include)
+    assert [answer.add(i) for i in range(3)] == [None, None, r"2[;,]"]
+    assert answer.text == text
+
+
+def test_only_what_may_become_a_match_is_held_back() -> None:
+    answer = AnswerText(Pieces(["x", "a", "y" * 500, "y" * 1_500, "b"]), [], ["ax*b", "a.*!"])
+    shown = []
+    for i in range(5):
+        answer.add(i)
+        shown.append(len(answer.text))
+    assert shown == [1, 1, 1, 2_002, 2_003]  # a match has at most 1,024 characters
+    answer.finish()
+    assert answer.text == "xa" + "y" * 2_000 + "b"

@@ -75,6 +75,13 @@ def test_stop_token_ids() -> None:
     assert shown.text.text == " the<end>"
 
 
+def test_stop_expressions() -> None:
+    r = answer("Q: a 1\nQ7: b", "Q:", stop_regex=r"\nQ\d*:", stop="zzz")
+    assert (r.text.text, r.finish_reason, r.stop_reason) == (" a 1", "stop", r"\nQ\d*:")
+    later = answer("x1x2x3", "x", stop_regex=r"\d", min_tokens=2, include_stop_str_in_output=True)
+    assert later.text.text == "1x2"
+
+
 def test_stop_strings() -> None:
     r = answer("Q: a\nQ: b", "Q:", stop=["\nQ", "zzz"])
     assert (r.text.text, r.finish_reason, r.stop_reason) == (" a", "stop", "\nQ")

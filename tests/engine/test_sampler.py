@@ -12,7 +12,8 @@ from pellucid.engine.random import uniform
 from pellucid.engine.sampler import Row, RowSampler, Sampled, ranked_logprobs, sample_rows, stages
 from pellucid.errors import ExecutorError, InvalidParameter
 from pellucid.executors.sampling import choose_rows, rank_rows, uniform_pair
-from pellucid.sampling import SAMPLERS, SamplingParams
+from pellucid.sampling import SamplingParams
+from pellucid.sampling_fields import SAMPLERS
 
 RNG = np.random.default_rng(11)
 SHAPES = [1, 2, 5, 63, 64, 65, 511, 512, 513, 1000, 5000]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pellucid.sampling import MIN_TEMPERATURE, SamplingParams
+from pellucid.sampling import SamplingParams
+from pellucid.sampling_fields import MIN_TEMPERATURE
 
 Array = npt.NDArray[np.float64]
 
