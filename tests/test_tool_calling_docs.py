@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pellucid import LLM
+from pellucid import LLM, AsyncLLM
 from pellucid.chat.formats import _SIGNS
 from pellucid.chat.turn import ChatOptions
 
@@ -29,7 +29,7 @@ def test_the_forms_are_those_of_the_code() -> None:
     assert listed == [(sign.strip("`"), name) for sign, name in _SIGNS]
 
 
-@pytest.mark.parametrize("method", [LLM.chat, LLM.stream_chat])
+@pytest.mark.parametrize("method", [LLM.chat, LLM.stream_chat, AsyncLLM.chat])
 def test_the_arguments_are_those_of_the_code(method: object) -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", PAGE.split("## What is given")[1], re.MULTILINE))
     for name, default in list(table.items())[:6]:

@@ -13,18 +13,16 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from time import perf_counter
 from typing import Any, Self
 
-from pellucid.engine.engine import Engine
+from pellucid.chat.tools import ToolChoice
+from pellucid.chat.turn import ChatOptions
+from pellucid.engine.chat_answers import chat_params
 from pellucid.engine.engine_thread import EngineThread
-from pellucid.engine.llm import LLM, EncodedPrompt, Message, Prompt
-from pellucid.engine.loader import LoadedModel
+from pellucid.engine.llm import LLM, Message, Prompt
 from pellucid.engine.outputs import RequestOutput, StreamChunk
-from pellucid.engine.request import Request
-from pellucid.engine.results import AnswerStream, build_result
+from pellucid.engine.streams import Add, Prepared, Stream, Streams
 from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
 from pellucid.fields import show
 from pellucid.sampling import SamplingParams
@@ -32,9 +30,8 @@ from pellucid.sampling import SamplingParams
 MAX_REQUEST_ID_CHARS = 256
 PROMPT_THREADS = 2
 
-_Encode = Callable[[], EncodedPrompt]
-_Add = Callable[[Sequence[int]], list[Request]]
-"""Queues token ids in the engine, in the engine's thread."""
+_Prepare = Callable[[], Prepared]
+"""Done in a thread for prompts: it may take a while, to tokenise a long text or to wait for a grammar."""
 
 
 class AsyncLLM:
@@ -50,7 +47,7 @@ class AsyncLLM:
         self._llm = LLM(model, **settings)
         self.config = self._llm.config
         self.tokenizer = self._llm.tokenizer
-        self._streams = _Streams(self._llm._engine)
+        self._streams = Streams(self._llm._engine)
         self._thread = EngineThread(self._llm._engine, self._streams)
         self._prompt_threads = ThreadPoolExecutor(PROMPT_THREADS, thread_name_prefix="pellucid-prompt")
         # Also runs when this object is collected, and before the interpreter ends: a daemon thread must not see that.
@@ -79,13 +76,15 @@ class AsyncLLM:
 
         Raises InvalidRequest, when it is read, if the request cannot be served.
         """
-        add = self._adder(params, priority=priority, tenant=tenant, cache_salt=cache_salt)
+        given = _checked_params(params)
+        llm = self._llm
 
-        def encode() -> EncodedPrompt:  # in a thread for prompts, so that the engine never waits for a grammar
-            self._llm._engine.compile(params or SamplingParams())
-            return self._llm._prompt(prompt)
+        def prepare() -> Prepared:
+            llm._engine.compile(given)
+            return Prepared(*llm._prompt(prompt), given)
 
-        return AsyncAnswer(self, encode, add, _checked_id(request_id))
+        add = partial(llm._engine.add_request, priority=priority, tenant=tenant, cache_salt=cache_salt)
+        return AsyncAnswer(self, prepare, add, _checked_id(request_id))
 
     def chat(
         self,
@@ -96,17 +95,37 @@ class AsyncLLM:
         priority: int = 0,
         tenant: str = "",
         cache_salt: str = "",
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        tool_parser: str | None = None,
+        tool_prompt: bool = False,
+        reasoning_parser: str | None = None,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> AsyncAnswer:
-        """Answer one conversation through the model's chat template; see `generate` and `LLM.chat`."""
+        """Answer one conversation through the model's chat template; see `generate`, and `LLM.chat` for the rest."""
+        given = _checked_params(params)
+        options = ChatOptions(
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            tool_parser=tool_parser,
+            tool_prompt=tool_prompt,
+            reasoning_parser=reasoning_parser,
+            add_generation_prompt=add_generation_prompt,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        llm = self._llm
 
-        def encode() -> EncodedPrompt:
-            self._llm._engine.compile(params or SamplingParams())
-            return self._llm._render(messages, add_generation_prompt, chat_template_kwargs)
+        def prepare() -> Prepared:
+            turn = llm._turns.turn(messages, options)
+            effective = chat_params(given, turn)
+            llm._engine.compile(effective)
+            return Prepared(turn.prompt, turn.token_ids, effective, turn)
 
-        add = self._adder(params, priority=priority, tenant=tenant, cache_salt=cache_salt)
-        return AsyncAnswer(self, encode, add, _checked_id(request_id))
+        add = partial(llm._engine.add_request, priority=priority, tenant=tenant, cache_salt=cache_salt)
+        return AsyncAnswer(self, prepare, add, _checked_id(request_id))
 
     async def abort(self, request_id: str) -> bool:
         """End the request of this name with "abort"; its blocks are free when this returns. False if there is none."""
@@ -133,21 +152,16 @@ class AsyncLLM:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _adder(self, params: SamplingParams | None, **admission: Any) -> _Add:
-        if params is not None and not isinstance(params, SamplingParams):
-            raise InvalidParameter("params", f"expected SamplingParams, got {show(params)}")
-        return partial(self._llm._engine.add_request, params=params or SamplingParams(), **admission)
-
-    async def _start(self, encode: _Encode, add: _Add, request_id: str | None, *, whole: bool) -> _Stream:
+    async def _start(self, prepare: _Prepare, add: Add, request_id: str | None, *, whole: bool) -> Stream:
         loop = asyncio.get_running_loop()
         try:
-            text, token_ids = await loop.run_in_executor(self._prompt_threads, encode)
+            prepared = await loop.run_in_executor(self._prompt_threads, prepare)
         except RuntimeError:
             if self._close.alive:
                 raise
             raise InvalidRequest("this AsyncLLM is closed") from None
-        streams, stream = self._streams, _Stream(loop, self._llm._model, text, request_id, whole=whole)
-        added = self._thread.submit(lambda: streams.add(stream, add, token_ids))
+        streams, stream = self._streams, Stream(loop, self._llm._model, prepared, request_id, whole=whole)
+        added = self._thread.submit(lambda: streams.add(stream, add))
         try:
             await asyncio.wrap_future(added)
         except BaseException:
@@ -155,7 +169,7 @@ class AsyncLLM:
             raise
         return stream
 
-    def _leave(self, stream: _Stream) -> None:
+    def _leave(self, stream: Stream) -> None:
         """Free what is left of a stream that nobody reads any more."""
         if not stream.ended:
             streams = self._streams
@@ -169,9 +183,9 @@ class AsyncAnswer:
     Nothing is queued until then.
     """
 
-    def __init__(self, llm: AsyncLLM, encode: _Encode, add: _Add, request_id: str | None) -> None:
+    def __init__(self, llm: AsyncLLM, prepare: _Prepare, add: Add, request_id: str | None) -> None:
         self._llm = llm
-        self._arguments = (encode, add, request_id)
+        self._arguments = (prepare, add, request_id)
         self._begun = False
 
     def __aiter__(self) -> AsyncIterator[StreamChunk]:
@@ -207,126 +221,10 @@ class AsyncAnswer:
             self._llm._leave(stream)
 
 
-class _Stream:
-    """One prompt's answers between the engine's thread, which publishes, and the task that reads."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        model: LoadedModel,
-        prompt: str | None,
-        request_id: str | None,
-        *,
-        whole: bool,
-    ) -> None:
-        self.loop = loop
-        self.request_id = request_id
-        self.whole = whole  # woken only when everything is there
-        self.wake_is_due = False
-        self.requests: list[Request] = []
-        self.answers: dict[Request, AnswerStream] = {}
-        self.num_running = 0
-        self.finished = False  # published to the last token
-        self.ended = False  # and its reader has got it
-        self._model = model
-        self._prompt = prompt
-        self._moved = False
-        self._waiter: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """In the loop's thread: something was published."""
-        self.wake_is_due = False  # before anything is read, so that what is published after it wakes again
-        self._moved = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def moved(self) -> None:
-        """Wait until there is something that has not been read."""
-        if not self._moved:
-            self._waiter = self.loop.create_future()
-            await self._waiter
-        self._moved = False
-
-    def chunks(self) -> list[StreamChunk]:
-        """What is new; with the last of it, the result."""
-        chunks = [c for answer in self.answers.values() if (c := answer.next_chunk()) is not None]
-        if chunks and all(answer.ended for answer in self.answers.values()):
-            chunks[-1] = replace(chunks[-1], result=self.result())
-        return chunks
-
-    def result(self) -> RequestOutput:
-        self.ended = True
-        result = build_result(self._model, self._prompt, self.requests)
-        return result if self.request_id is None else replace(result, request_id=self.request_id)
-
-
-class _Streams:
-    """Every unfinished stream, by request and by name. All of it is called in the engine's thread."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._of: dict[Request, _Stream] = {}
-        self._named: dict[str, _Stream] = {}
-
-    def add(self, stream: _Stream, add: _Add, token_ids: Sequence[int]) -> None:
-        name = stream.request_id
-        if name is not None and name in self._named:
-            raise InvalidParameter("request_id", f"{name!r} is still running; give each request a name of its own")
-        stream.requests = add(token_ids)
-        stream.answers = {request: AnswerStream(request) for request in stream.requests}
-        stream.num_running = len(stream.requests)
-        self._of.update(dict.fromkeys(stream.requests, stream))
-        if name is not None:
-            self._named[name] = stream
-
-    def abort(self, name: str) -> bool:
-        stream = self._named.get(name)
-        if stream is not None:
-            self._abort(stream)
-        return stream is not None
-
-    def drop(self, stream: _Stream) -> None:
-        if stream.num_running:
-            self._abort(stream)
-
-    def progress(self, changed: Sequence[Request]) -> None:
-        due: dict[asyncio.AbstractEventLoop, list[_Stream]] = {}
-        for request in changed:
-            stream = self._of.get(request)
-            if stream is None:
-                continue
-            if stream.answers[request].publish():
-                self._forget(stream, request)
-            if not stream.wake_is_due and (stream.finished or not stream.whole):
-                stream.wake_is_due = True
-                due.setdefault(stream.loop, []).append(stream)
-        for loop, streams in due.items():
-            try:
-                loop.call_soon_threadsafe(_wake, streams)
-            except RuntimeError:  # this loop is closed, its tasks are gone
-                for stream in streams:
-                    self.drop(stream)
-
-    def stopped(self, error: str | None) -> None:
-        left = list(self._of)
-        for request in left:
-            if request.finish_reason is None:
-                request.error, request.finish_reason = error, "error" if error else "abort"
-                request.times.finished = perf_counter()
-        self.progress(left)
-
-    def _abort(self, stream: _Stream) -> None:
-        running = [request for request in stream.requests if request in self._of]
-        self._engine.abort(running)
-        self.progress(running)
-
-    def _forget(self, stream: _Stream, request: Request) -> None:
-        del self._of[request]
-        stream.num_running -= 1
-        if stream.num_running == 0:
-            stream.finished = True
-            if stream.request_id is not None:
-                del self._named[stream.request_id]
+def _checked_params(params: SamplingParams | None) -> SamplingParams:
+    if params is not None and not isinstance(params, SamplingParams):
+        raise InvalidParameter("params", f"expected SamplingParams, got {show(params)}")
+    return params or SamplingParams()
 
 
 def _checked_id(request_id: str | None) -> str | None:
@@ -335,11 +233,6 @@ def _checked_id(request_id: str | None) -> str | None:
     raise InvalidParameter(
         "request_id", f"expected text of 1 to {MAX_REQUEST_ID_CHARS} characters, got {show(request_id)}"
     )
-
-
-def _wake(streams: list[_Stream]) -> None:
-    for stream in streams:
-        stream.wake()
 
 
 def _close(thread: EngineThread, llm: LLM, prompt_threads: ThreadPoolExecutor) -> None:

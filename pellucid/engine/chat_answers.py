@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from pellucid.chat.parser import AnswerParser
 from pellucid.chat.turn import Turn
 from pellucid.engine.outputs import CompletionOutput, RequestOutput, StreamChunk
+from pellucid.engine.request import Request
 from pellucid.sampling import SamplingParams
 
 
@@ -20,19 +20,28 @@ def chat_params(params: SamplingParams, turn: Turn) -> SamplingParams:
     )
 
 
-def read_result(result: RequestOutput, turn: Turn) -> RequestOutput:
-    """`result` with its answers read as `turn` says."""
-    if turn.is_plain:
-        return result
-    return replace(
-        result, outputs=[_read(output, turn.parser(result.receipt.seed, output.index)) for output in result.outputs]
-    )
+class ChatReader:
+    """Reads the answers of one prompt as `turn` says; with None, or a plain turn, they stay as they are."""
 
+    def __init__(self, turn: Turn | None) -> None:
+        self._turn = None if turn is None or turn.is_plain else turn
+        self._parsers: dict[int, AnswerParser] = {}
 
-def read_chunk(chunk: StreamChunk, parsers: Mapping[int, AnswerParser]) -> StreamChunk:
-    """`chunk` with its text read by the parser of its answer."""
-    delta = parsers[chunk.index].feed(chunk.text, final=chunk.finish_reason is not None)
-    return replace(chunk, text=delta.content, reasoning=delta.reasoning, tool_calls=list(delta.tool_calls))
+    def chunk(self, chunk: StreamChunk, request: Request) -> StreamChunk:
+        """`chunk`, the next one of `request`, with its text read."""
+        if self._turn is None:
+            return chunk
+        if chunk.index not in self._parsers:
+            self._parsers[chunk.index] = self._turn.parser(request.sampler.seed, chunk.index)
+        delta = self._parsers[chunk.index].feed(chunk.text, final=chunk.finish_reason is not None)
+        return replace(chunk, text=delta.content, reasoning=delta.reasoning, tool_calls=list(delta.tool_calls))
+
+    def result(self, result: RequestOutput) -> RequestOutput:
+        turn = self._turn
+        if turn is None:
+            return result
+        outputs = [_read(output, turn.parser(result.receipt.seed, output.index)) for output in result.outputs]
+        return replace(result, outputs=outputs)
 
 
 def _read(output: CompletionOutput, parser: AnswerParser) -> CompletionOutput:

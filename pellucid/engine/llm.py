@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from pellucid.chat.tools import ToolChoice
 from pellucid.chat.turn import ChatOptions, ChatTurns, Turn
 from pellucid.config import EngineConfig
-from pellucid.engine.chat_answers import chat_params, read_chunk, read_result
+from pellucid.engine.chat_answers import ChatReader, chat_params
 from pellucid.engine.classify import ClassificationOutput, classify
 from pellucid.engine.engine import Engine
 from pellucid.engine.loader import LoadedModel, load_model
@@ -144,7 +144,7 @@ class LLM:
         turns = [self._turns.turn(conversation, options) for conversation in conversations]
         each = [chat_params(p, t) for p, t in zip(self._params_of(len(turns), params), turns, strict=True)]
         results = self._run(turns, each, lambda turn: (turn.prompt, turn.token_ids), progress)
-        return [read_result(result, turn) for result, turn in zip(results, turns, strict=True)]
+        return [ChatReader(turn).result(result) for result, turn in zip(results, turns, strict=True)]
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[StreamChunk]:
         """Answer one prompt piece by piece. The first piece asked for queues it; leaving the loop early ends it.
@@ -343,30 +343,27 @@ class LLM:
         with self._lock:
             self._require_open()
             self._engine.validate(prompt[1], checked)
-        return self._chunks(prompt, checked, None if turn is None or turn.is_plain else turn)
+        return self._chunks(prompt, checked, ChatReader(turn))
 
-    def _chunks(self, prompt: EncodedPrompt, params: SamplingParams, turn: Turn | None) -> Iterator[StreamChunk]:
+    def _chunks(self, prompt: EncodedPrompt, params: SamplingParams, reader: ChatReader) -> Iterator[StreamChunk]:
         text, token_ids = prompt
         with self._lock:
             self._require_open()
             requests = self._engine.add_request(token_ids, params)
-        streams = [AnswerStream(request) for request in requests]
-        parsers = {} if turn is None else {r.index: turn.parser(r.sampler.seed, r.index) for r in requests}
+        streams = {request: AnswerStream(request) for request in requests}
         try:
-            while unfinished := [s for s in streams if not s.ended]:
+            while unfinished := {request: s for request, s in streams.items() if not s.ended}:
                 with self._lock:
                     self._engine.step()
-                    for stream in unfinished:
+                    for stream in unfinished.values():
                         stream.publish()
-                for stream in unfinished:
+                for request, stream in unfinished.items():
                     chunk = stream.next_chunk()
                     if chunk is None:
                         continue
-                    if turn is not None:
-                        chunk = read_chunk(chunk, parsers)
-                    if all(s.ended for s in streams):
-                        result = build_result(self._model, text, requests)
-                        chunk = replace(chunk, result=result if turn is None else read_result(result, turn))
+                    chunk = reader.chunk(chunk, request)
+                    if all(s.ended for s in streams.values()):
+                        chunk = replace(chunk, result=reader.result(build_result(self._model, text, requests)))
                     yield chunk
         finally:
             with self._lock:
