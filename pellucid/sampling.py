@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from pellucid import sampling_fields
@@ -33,20 +33,22 @@ _OFF: dict[str, dict[str, float]] = {
 
 # Names that users of this field know and that we do not honour yet: refused, never ignored.
 PLANNED = frozenset({
-    "best_of", "use_beam_search", "beam_width", "length_penalty", "early_stopping", "logits_processors",
-    "echo", "guided_decoding", "response_format", "grammar", "truncate_prompt_tokens",
-    "detokenize", "spaces_between_special_tokens",
+    "best_of", "use_beam_search", "beam_width", "length_penalty", "early_stopping", "echo", "guided_decoding",
+    "response_format", "grammar", "truncate_prompt_tokens", "detokenize", "spaces_between_special_tokens",
 })  # fmt: skip
+
+LogitsProcessor = Callable[[Sequence[int], Sequence[int], Any], Any]
+"""(prompt token ids, answer's token ids so far, logits: float32 array [V]) → logits, or None if changed in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How to choose the tokens of one request. Keyword arguments only; mixed freely within one batch.
 
-    A logit passes, in this order: logit_bias; what forbids tokens (allowed_token_ids, bad_words, no_repeat_ngram_size,
-    min_tokens); the samplers in the order of `samplers`; mirostat; then one token is drawn. docs/sampling.md defines
-    each of them. `generation_config.json` of a model is never applied behind your back: what is not given has the
-    default shown here.
+    A logit passes, in this order: logits_processors; logit_bias; what forbids tokens (allowed_token_ids, bad_words,
+    no_repeat_ngram_size, min_tokens); the samplers in the order of `samplers`; mirostat; then one token is drawn.
+    docs/sampling.md defines each of them. `generation_config.json` of a model is never applied behind your back: what
+    is not given has the default shown here.
 
     temperature: 0 takes the most likely token (the smaller id of equals); else 0.001 to 100.
     top_k: keep the k most likely tokens; 0 or -1 keeps all.
@@ -96,6 +98,11 @@ class SamplingParams:
     include_stop_str_in_output: keep the stop string, or the text of the stop token, at the end of the text.
     structured_outputs: the form that the answer must have (docs/structured-output.md); goes without min_tokens and
         ignore_eos.
+    logits_processors: functions of your own, called one after the other for each token with the prompt's token ids, the
+        answer's so far, and a copy of the row of logits, a float32 array [V] that they change or replace by what they
+        return; -inf forbids a token. One that raises, or makes NaN, ends its request alone. They run in Python between
+        two steps, so a slow one slows everything; the answer stays independent of all else if they are pure functions.
+        In the library only.
 
     Raises InvalidParameter, and UnsupportedParameter for a known field that is not implemented; both name the field.
     """
@@ -140,6 +147,7 @@ class SamplingParams:
     visible_token_ids: Sequence[int] = field(default=())
     include_stop_str_in_output: bool = False
     structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None
+    logits_processors: Sequence[LogitsProcessor] = field(default=())
 
     def __new__(cls, **given: object) -> Self:
         # Names are checked before the generated __init__ sees them, so that an unsupported field is refused by name.
@@ -195,6 +203,7 @@ class SamplingParams:
             raise InvalidParameter(
                 "structured_outputs", f"expected StructuredOutputs(…), got {show(self.structured_outputs)}"
             )
+        self._set("logits_processors", sampling_fields.processors(self.logits_processors))
         self._refuse_contradictions()
 
     @property
@@ -231,5 +240,8 @@ class SamplingParams:
         object.__setattr__(self, name, value)  # frozen for everybody but the validation
 
     def as_dict(self) -> dict[str, object]:
-        """The effective values, for receipts and logs."""
-        return asdict(self)
+        """The effective values, for receipts and logs; of logits_processors the names."""
+        if not self.logits_processors:
+            return asdict(self)
+        names = tuple(map(sampling_fields.processor_name, self.logits_processors))
+        return {**asdict(replace(self, logits_processors=())), "logits_processors": names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pellucid.errors import InvalidParameter
 from pellucid.fields import integer, real, show
@@ -16,6 +17,7 @@ MAX_STOP_EXPRESSIONS = 8
 MIN_TEMPERATURE = 1e-3
 MAX_ALLOWED_IDS = 65_536
 MAX_BREAKERS = 64
+MAX_PROCESSORS = 64
 MAX_BREAKER_LENGTH = 40
 
 SAMPLERS = (
@@ -110,3 +112,19 @@ def stop_regex(value: object) -> tuple[str, ...]:
     for expression in expressions:
         compile_stop_regex(expression)
     return expressions
+
+
+def processors(value: object) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(map(callable, value)):
+        raise InvalidParameter(
+            "logits_processors", f"expected a list of Python functions, which only the library takes, got {show(value)}"
+        )
+    if len(value) > MAX_PROCESSORS:
+        raise InvalidParameter("logits_processors", f"expected at most {MAX_PROCESSORS}, got {len(value)}")
+    return tuple(value)
+
+
+def processor_name(processor: object) -> str:
+    return str(getattr(processor, "__qualname__", type(processor).__qualname__))

@@ -91,6 +91,18 @@ def test_stop_strings_that_cannot_work_are_refused(stop: Any) -> None:
         SamplingParams(stop=stop)
 
 
+def test_logits_processors_are_functions_and_shown_by_name() -> None:
+    def mine(*_: object) -> None: ...
+
+    params = SamplingParams(logits_processors=[mine, len])
+    assert params.logits_processors == (mine, len)
+    names = params.as_dict()["logits_processors"]
+    assert names == (mine.__qualname__, "len")
+    for bad in ("mine", ["mine"], 5, [None], [mine] * 65, names):
+        with pytest.raises(InvalidParameter, match=r"^logits_processors: expected"):
+            SamplingParams(logits_processors=bad)  # type: ignore[arg-type]
+
+
 def test_stop_expressions_are_compiled_at_once() -> None:
     assert SamplingParams(stop_regex="a+").stop_regex == ("a+",)
     for bad in ("(", "a*", ["ok", r"\b"], "x" * 1025, ["a"] * 9, 5):

@@ -18,8 +18,9 @@ from pellucid.engine.constraint import Constraint
 from pellucid.engine.look_back import SequenceBreakers, bad_word_ids
 from pellucid.errors import ExecutorError, InvalidParameter
 from pellucid.executors.sampling import NativeRow, Sampler, SamplerSettings, choose_rows, rank_rows
+from pellucid.fields import show
 from pellucid.sampling import SamplingParams
-from pellucid.sampling_fields import MIN_TEMPERATURE
+from pellucid.sampling_fields import MIN_TEMPERATURE, processor_name
 from pellucid.text.tokenizer import Tokenizer
 
 Logits = npt.NDArray[np.float32]  # [V]
@@ -63,6 +64,8 @@ class RowSampler:
         self._mask: npt.NDArray[np.uint32] | None = None  # the constraint's, for the token that comes next
         self._surprise: dict[int, float] = {}  # for mirostat: of the token that was sampled last
         self._breakers: SequenceBreakers | None = None
+        self._prompt = tuple(prompt_token_ids) if params.logits_processors else ()
+        self._answer: list[int] = []  # for logits processors
         settings = SamplerSettings()
         settings.seed, settings.index = seed, index
         for name in _SAME_NAME:
@@ -93,6 +96,27 @@ class RowSampler:
         if self.constraint is not None and self._mask is None:
             self._mask = self.constraint.mask()
 
+    def process(self, logits: Logits) -> Logits | None:
+        """What the logits processors make of a row; None if there are none. Raises InvalidParameter if one fails."""
+        if not self.params.logits_processors or not np.isfinite(logits).all():  # the latter is another's failure
+            return None
+        row, answer = logits.copy(), tuple(self._answer)
+        for processor in self.params.logits_processors:
+            try:
+                returned = processor(self._prompt, answer, row)
+                row = row if returned is None else np.array(returned, np.float32)
+            except Exception as error:
+                raise InvalidParameter(
+                    "logits_processors", f"{processor_name(processor)} raised {show(error)}"
+                ) from error
+            if row.shape != logits.shape:
+                raise InvalidParameter(
+                    "logits_processors", f"{processor_name(processor)} made shape {row.shape}, expected {logits.shape}"
+                )
+        if np.isnan(row).any() or np.isposinf(row).any():
+            raise InvalidParameter("logits_processors", "they made NaN or infinite logits; only -inf is possible")
+        return row
+
     def sample(self, logits: Logits, *, num_output_tokens: int, position: int) -> int:
         """The token for `position`, after `num_output_tokens` others: `sample_rows` for one row, which raises."""
         [found] = sample_rows([Row(self, logits, num_output_tokens, position)])
@@ -102,6 +126,8 @@ class RowSampler:
 
     def accept(self, token: int) -> None:
         """Count a token of the answer. Raises what the constraint raises."""
+        if self.params.logits_processors:
+            self._answer.append(token)
         breaks = self._breakers.add(token) if self._breakers else False
         self._native.accept(token, breaks, self._surprise.get(token, self.params.mirostat_tau))
         if self.constraint is not None:
@@ -200,7 +226,15 @@ def _native_row(row: Row) -> NativeRow:
     row.sampler.prepare()
     logits = np.ascontiguousarray(row.logits, np.float32)
     top = -1 if row.num_logprobs is None else row.num_logprobs
-    return row.sampler._native, logits, None, row.sampler._mask, row.num_output_tokens, row.position, top
+    return (
+        row.sampler._native,
+        logits,
+        row.sampler.process(logits),
+        row.sampler._mask,
+        row.num_output_tokens,
+        row.position,
+        top,
+    )
 
 
 def ranked_logprobs(logits: Logits, token: int, count: int) -> list[RankedToken]:

@@ -14,7 +14,7 @@ from pellucid.sampling import SamplingParams
 # Fields without a flag: ids and objects that a program writes, and how text is made of tokens.
 WITHOUT_A_FLAG = {
     "allowed_token_ids", "stop_token_ids", "skip_special_tokens", "include_stop_str_in_output", "visible_token_ids",
-    "structured_outputs",
+    "structured_outputs", "logits_processors",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The engine with a scripted model: what ends an answer, and that one request cannot hurt another."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,24 @@ def test_stop_expressions() -> None:
     assert (r.text.text, r.finish_reason, r.stop_reason) == (" a 1", "stop", r"\nQ\d*:")
     later = answer("x1x2x3", "x", stop_regex=r"\d", min_tokens=2, include_stop_str_in_output=True)
     assert later.text.text == "1x2"
+
+
+def test_a_logits_processor_that_fails_ends_its_own_request_only() -> None:
+    def at_the_third(prompt: Sequence[int], answer: Sequence[int], logits: np.ndarray) -> None:
+        if len(answer) == 2:
+            raise KeyError(answer)
+
+    alone = make()
+    quiet = ask(alone, "other", max_tokens=8)
+    finish(alone)
+    engine = make()
+    failing = ask(engine, "this", max_tokens=8, logits_processors=[at_the_third])
+    other = ask(engine, "other", max_tokens=8)
+    finish(engine)
+    assert (failing.finish_reason, failing.num_output_tokens) == ("error", 2)
+    assert "at_the_third" in (failing.error or "")
+    assert "KeyError" in (failing.error or "")
+    assert other.token_ids == quiet.token_ids
 
 
 def test_stop_strings() -> None:

@@ -1,6 +1,8 @@
 """Every sampler against its plain definition in float64, which sorts everything; and the rules they share."""
 
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -376,6 +378,55 @@ def test_a_constraint_that_allows_nothing_is_an_error() -> None:
     [found] = sample_rows([Row(constrained(OnlyAllow()), row(100), 0, 0)])
     assert isinstance(found, ExecutorError)
     assert "masked" in str(found)
+
+
+def test_logits_processors_come_first_and_see_the_tokens_so_far() -> None:
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def forbid_largest(prompt: Sequence[int], answer: Sequence[int], logits: np.ndarray) -> None:
+        seen.append((tuple(prompt), tuple(answer)))
+        logits[logits.argmax()] = -np.inf
+
+    def reverse(prompt: Sequence[int], answer: Sequence[int], logits: np.ndarray) -> np.ndarray:
+        return logits[::-1].astype(np.float64)
+
+    logits = np.arange(8, dtype=np.float32)
+    one = sampler(prompt=[3, 1], temperature=0, logits_processors=[forbid_largest, reverse], logit_bias={5: 5})
+    assert one.sample(logits, num_output_tokens=0, position=2) == 5  # of -inf 6 5 4 3 2+5 1 0
+    one.accept(5)
+    one.sample(logits, num_output_tokens=1, position=3)
+    assert seen == [((3, 1), ()), ((3, 1), (5,))]
+    assert logits.tolist() == list(range(8)), "the model's row was changed"
+
+
+def test_logits_processors_that_fail_fail_alone() -> None:
+    def raises(prompt: Sequence[int], answer: Sequence[int], logits: np.ndarray) -> None:
+        raise RuntimeError("no")
+
+    def short(prompt: Sequence[int], answer: Sequence[int], logits: np.ndarray) -> np.ndarray:
+        return logits[1:]
+
+    def nan(prompt: Sequence[int], answer: Sequence[int], logits: np.ndarray) -> None:
+        logits[0] = np.nan
+
+    logits = row(20)
+    samplers = [sampler(), *(sampler(logits_processors=[p]) for p in (raises, short, nan)), sampler()]
+    found = sample_rows([Row(one, logits, 0, 3, num_logprobs=2) for one in samplers])
+    for failure, message in zip(found[1:4], ["raises.*raised RuntimeError", "shape", "NaN"], strict=True):
+        assert isinstance(failure, InvalidParameter)
+        assert re.search(message, str(failure))
+    assert found[0] == found[4] == sample_rows([Row(sampler(), logits, 0, 3, num_logprobs=2)])[0]
+
+
+def test_a_processor_that_does_nothing_changes_no_bit() -> None:
+    logits = row(1000)
+    for fields in ({}, {"top_p": 0.9, "min_p": 0.01}, {"mirostat": 2}):
+        rows = [
+            Row(sampler(logits_processors=given, **fields), logits, 0, 3, num_logprobs=5)
+            for given in ((), [lambda *_: None])
+        ]
+        [plainly, processed] = sample_rows(rows)
+        assert plainly == processed
 
 
 def test_rows_are_sampled_together_and_fail_alone() -> None:
