@@ -73,36 +73,38 @@ class Measuring:
 
     def prefill(self) -> float:
         [sequence] = self._sequences(1, PREFILL_TOKENS)
-        return self._rate([make_batch([(sequence, PREFILL_TOKENS)], logit_rows=[PREFILL_TOKENS - 1])])
+        return self._rate([self._batch([(sequence, PREFILL_TOKENS)], [PREFILL_TOKENS - 1])])
 
     def decode_one(self) -> float:
-        return self._rate(list(one_token_steps(self._sequences(1, DECODE_TOKENS))))
+        return self._rate(list(self._one_token_steps(self._sequences(1, DECODE_TOKENS))))
 
     def decode_many(self, count: int) -> float:
         """All streams together, after a prompt for each that is not timed."""
         sequences = self._sequences(count, STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS)
         for sequence in sequences:
-            self._program.run(make_batch([(sequence, STREAM_PROMPT_TOKENS)], logit_rows=[STREAM_PROMPT_TOKENS - 1]))
+            self._program.run(self._batch([(sequence, STREAM_PROMPT_TOKENS)], [STREAM_PROMPT_TOKENS - 1]))
             sequence.num_computed = STREAM_PROMPT_TOKENS
-        return self._rate(list(one_token_steps(sequences)))
+        return self._rate(list(self._one_token_steps(sequences)))
 
     def _sequences(self, count: int, length: int) -> list[TokenSequence]:
         ids = self._rng.integers(0, self._vocab_size, (count, length))
-        return new_sequences(self._program.info.num_blocks, ids.tolist())
+        return new_sequences(self._program.info.kv_groups[0].num_blocks, ids.tolist())
+
+    def _batch(self, work: list[tuple[TokenSequence, int]], logit_rows: list[int] | None = None) -> Batch:
+        return make_batch(work, logit_rows, num_groups=len(self._program.info.kv_groups))
+
+    def _one_token_steps(self, sequences: list[TokenSequence]) -> Iterator[Batch]:
+        """Steps of one token of each sequence, until all are computed."""
+        while sequences[0].num_computed < len(sequences[0].token_ids):
+            yield self._batch([(sequence, 1) for sequence in sequences])
+            for sequence in sequences:
+                sequence.num_computed += 1
 
     def _rate(self, batches: list[Batch]) -> float:
         start = time.perf_counter()
         for batch in batches:
             self._program.run(batch)
         return sum(len(batch.token_ids) for batch in batches) / (time.perf_counter() - start)
-
-
-def one_token_steps(sequences: list[TokenSequence]) -> Iterator[Batch]:
-    """Steps of one token of each sequence, until all are computed."""
-    while sequences[0].num_computed < len(sequences[0].token_ids):
-        yield make_batch([(sequence, 1) for sequence in sequences])
-        for sequence in sequences:
-            sequence.num_computed += 1
 
 
 def through_llm(llm: LLM) -> float:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Self
 
 from pellucid.errors import InvalidParameter
-from pellucid.fields import integer, refuse_unknown, show
+from pellucid.fields import boolean, integer, refuse_unknown, show
 
 MAX_THREADS = 1024
 
 PLANNED = frozenset({
     "tokenizer", "dtype", "quantization", "tensor_parallel_size", "pipeline_parallel_size",
-    "data_parallel_size", "enable_prefix_caching", "enable_lora", "max_loras", "adapters", "speculative_config",
+    "data_parallel_size", "enable_lora", "max_loras", "adapters", "speculative_config",
     "draft_model", "gpu_memory_utilization", "swap_space", "cpu_offload_gb", "enforce_eager",
     "trust_remote_code", "revision", "download_dir", "load_format", "rope_scaling", "hf_overrides",
 })  # fmt: skip
@@ -39,6 +39,7 @@ class EngineConfig:
     max_num_seqs: most sequences in one step.
     max_num_batched_tokens: most tokens in one step.
     prefill_chunk: most prompt tokens of one sequence in one step; None: no limit but the above. It changes no result.
+    enable_prefix_caching: keep computed blocks and use them again for prompts that begin alike. It changes no result.
     seed: makes requests without a seed of their own repeatable, in the order they are added; None: random.
     chat_template: Jinja text, or the path of a file with it, in place of the model's own chat template.
     """
@@ -53,6 +54,7 @@ class EngineConfig:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     prefill_chunk: int | None = None
+    enable_prefix_caching: bool = True
     seed: int | None = None
     chat_template: str | Path | None = None
 
@@ -75,6 +77,7 @@ class EngineConfig:
             self._set("seed", integer("seed", self.seed, 0, 2**64 - 1))
         self._set("max_num_seqs", integer("max_num_seqs", self.max_num_seqs, 1, 4096))
         self._set("max_num_batched_tokens", integer("max_num_batched_tokens", self.max_num_batched_tokens, 1, 2**20))
+        boolean("enable_prefix_caching", self.enable_prefix_caching)
         if self.kv_cache_memory is not None:
             self._set("kv_cache_memory", parse_memory("kv_cache_memory", self.kv_cache_memory))
 

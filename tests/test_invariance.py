@@ -5,6 +5,7 @@ And the control: the same comparison finds a reduction whose order depends on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from support.invariance import Answer, Ask, answer, answers, compiled, differences, forty, quantised_graph, served
 
-from pellucid.executors.base import Batch, Program, StepResult
+from pellucid.executors.base import Batch, BlockCopy, Program, StepResult
 from pellucid.executors.cpu import CpuExecutor, available_isas
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.formats.checkpoint import open_checkpoint
@@ -117,6 +118,9 @@ class OrderDependent:
         self._eps = float(head.attrs["eps"])
         self._program = compiled(CpuExecutor(threads=1), tap(graph, [self._source]))
         self.info = self._program.info
+
+    def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
+        self._program.copy_blocks(copies)
 
     def run(self, batch: Batch) -> StepResult:
         parts = min(4, len(batch.seq_lens))

@@ -102,10 +102,10 @@ def test_story_greedy_text(executor: str, story_path: Path) -> None:
     prompt, expected = golden["greedy_prompt"].tolist(), golden["greedy_ids"].tolist()
     num_tokens = len(prompt) + len(expected)
     with compiled(executor, story_path, num_tokens) as program:
-        [sequence] = new_sequences(program.info.num_blocks, [prompt + [0] * len(expected)])
-        count = len(prompt)
+        [sequence] = new_sequences(program.info.kv_groups[0].num_blocks, [prompt + [0] * len(expected)])
+        count, num_groups = len(prompt), len(program.info.kv_groups)
         for position in range(len(prompt), num_tokens):
-            logits = program.run(make_batch([(sequence, count)], logit_rows=[count - 1])).logits
+            logits = program.run(make_batch([(sequence, count)], [count - 1], num_groups=num_groups)).logits
             sequence.token_ids[position] = int(logits[0].argmax())
             sequence.num_computed, count = position, 1
     assert sequence.token_ids[len(prompt) :] == expected

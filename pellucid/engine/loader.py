@@ -14,6 +14,7 @@ from pellucid.errors import InvalidParameter, ResourceError
 from pellucid.executors import get_executor
 from pellucid.executors.base import BLOCK_SIZE, Program, Progress
 from pellucid.executors.cgroup import cgroup_folders
+from pellucid.executors.kv_cache import kv_windows
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.formats.source import resolve
 from pellucid.graph.passes.fuse import fuse
@@ -62,7 +63,7 @@ def load_model(config: EngineConfig, progress: Progress | None = None) -> Loaded
         graph = fuse(hidden(graph))
         available = available_memory() - sum(t.nbytes for t in graph.weights().values())
         max_model_len, num_blocks = size_kv_cache(
-            config, model.context_length, executor.kv_block_nbytes(graph), max(0, available)
+            config, model.context_length, sum(executor.kv_block_nbytes(graph)), max(0, available)
         )
         if config.max_model_len is None and max_model_len < model.context_length:
             # Built as if this length had been asked for, so that asking for it (a receipt does) repeats the answers.
@@ -70,7 +71,8 @@ def load_model(config: EngineConfig, progress: Progress | None = None) -> Loaded
             graph = fuse(hidden(graph))
         matrices = {name for name, tensor in graph.weights().items() if len(tensor.shape) == 2}
         checkpoint.check_finite(but=matrices)  # the executor looks at those, as it reads every byte of them anyway
-        program = executor.compile(graph, num_blocks, progress)
+        blocks = [window_blocks(config, window, num_blocks) for window in kv_windows(graph)]
+        program = executor.compile(graph, blocks, progress)
         try:
             tokenizer = making.result()
             template = None if config.chat_template is None else _read_template(config.chat_template, tokenizer)
@@ -83,7 +85,8 @@ def load_model(config: EngineConfig, progress: Progress | None = None) -> Loaded
 def size_kv_cache(config: EngineConfig, context_length: int, block_nbytes: int, available: int) -> tuple[int, int]:
     """(max_model_len, number of KV blocks) for a model of `context_length` with `available` bytes of free memory.
 
-    Raises ResourceError when a max_model_len that was asked for, or a single block, does not fit.
+    A max_model_len that was asked for stays; the cache may be smaller if `kv_cache_memory` says so. Raises
+    ResourceError when it does not fit the memory, or a single block does not.
     """
     wanted = config.max_model_len or context_length
     blocks_per_sequence = -(-wanted // BLOCK_SIZE)
@@ -94,17 +97,29 @@ def size_kv_cache(config: EngineConfig, context_length: int, block_nbytes: int, 
         if config.max_model_len is not None:  # asked for: worth more than the default's caution
             budget = max(budget, min(blocks_per_sequence * block_nbytes, available * 9 // 10))
     affordable = budget // block_nbytes
-    if affordable < (blocks_per_sequence if config.max_model_len is not None else 1):
+    both_given = config.max_model_len is not None and config.kv_cache_memory is not None
+    if affordable < (blocks_per_sequence if config.max_model_len is not None and not both_given else 1):
         raise ResourceError(
             f"the KV cache of one sequence of {wanted} tokens takes {_mib(blocks_per_sequence * block_nbytes)}, "
             f"but it may take {_mib(budget)}; lower max_model_len or raise kv_cache_memory"
         )
-    if affordable < blocks_per_sequence:
+    if affordable < blocks_per_sequence and not both_given:
         wanted = affordable * BLOCK_SIZE
         logger.warning(
             "max_model_len is %d, not the model's %d: the KV cache may take %s", wanted, context_length, _mib(budget)
         )
     return wanted, min(affordable, blocks_per_sequence * config.max_num_seqs)
+
+
+def window_blocks(config: EngineConfig, window: int, num_blocks: int) -> int:
+    """Blocks of a KV group with this window (0: none) where groups without one have `num_blocks`.
+
+    Enough for the windows of `max_num_seqs` sequences, each with a block begun at both ends, and for a step's tokens.
+    """
+    if not window:
+        return num_blocks
+    windows = config.max_num_seqs * (-(-window // BLOCK_SIZE) + 2)
+    return min(num_blocks, windows + -(-config.max_num_batched_tokens // BLOCK_SIZE))
 
 
 def available_memory(root: Path = Path("/")) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pellucid.cache.prefix import BlockHashes
 from pellucid.engine.answer import AnswerText
 from pellucid.engine.outputs import PositionLogprobs
 from pellucid.engine.readout import Readout
 from pellucid.engine.sampler import RowSampler
 from pellucid.sampling import SamplingParams
+from pellucid.structured.compiler import NewMatcher
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -32,10 +35,11 @@ class Request:
     the difference comes from (a new prompt, a chunk of it, the token just sampled, a preemption), a step only ever
     makes it smaller. Tokens never change once they are here.
 
-    A smaller `priority` is served earlier; requests of one `tenant` share what is fair between tenants; blocks are
-    shared only between requests of the same `cache_salt`. `draft_token_ids` are guesses of what follows `token_ids`,
-    verified by the next step that has room for them. One with a `readout` generates nothing: it ends when that has all
-    the rows it wants, and its sampler and text are never used.
+    A smaller `priority` is served earlier; tenants get equal shares. `block_hashes` name its blocks in the prefix
+    cache. `leader` is the first answer to the same prompt, whose prompt the others use. `draft_token_ids` are guesses
+    of what follows `token_ids`, verified by the next step that has room for them. `grammar` makes the constraint that
+    its tokens must follow; None when there is none, or as soon as the sampler has it. One with a `readout` generates
+    nothing: it ends when that has all the rows it wants, and its sampler and text are never used.
     """
 
     id: str
@@ -48,11 +52,14 @@ class Request:
     text: AnswerText
     priority: int = 0
     tenant: str = ""
-    cache_salt: str = ""
+    block_hashes: BlockHashes = field(default_factory=BlockHashes)
+    leader: Request | None = None
+    grammar: Future[NewMatcher] | None = None
     readout: Readout | None = None
     draft_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
     num_preemptions: int = 0
+    num_overtakings: int = 0  # later requests that were admitted while this one did not fit
     num_cached_tokens: int = 0
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     prompt_logprobs: list[PositionLogprobs | None] = field(default_factory=lambda: [None])
@@ -78,6 +85,11 @@ class Request:
     def num_missing_tokens(self) -> int:
         """Tokens whose keys and values are still to be computed."""
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def is_ready(self) -> bool:
+        """False until the sampler has the constraint that is being compiled."""
+        return self.grammar is None
 
     @property
     def wants_prompt_logits(self) -> bool:

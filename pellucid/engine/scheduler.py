@@ -2,51 +2,81 @@
 
 The rule: a request has two numbers, num_computed_tokens and num_tokens, and a step gives it min(their difference,
 what is left of the budget). A new prompt, the rest of a chunked prompt, the token that was just sampled and the
-recomputation after a preemption are all this one subtraction; there is no prefill phase and no decode phase.
+recomputation after a preemption are all this one subtraction; there is no prefill phase and no decode phase. What is
+cached counts as computed; draft tokens are added to the difference where budget and blocks are left over.
 
 Only book-keeping may enter this file: no arrays, no model, no text, no sampling. Cache policy belongs into cache/,
-array building into step.py, stop conditions into engine.py.
+fairness into waiting.py, array building into step.py, stop conditions into engine.py.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from pellucid.cache.manager import CacheManager
 from pellucid.engine.request import Request
+from pellucid.engine.waiting import TenantShares, WaitingQueue
+from pellucid.executors.base import BlockCopy
+
+LOOK_AHEAD = 4
+"""Waiting requests that do not fit and are passed over, at most, in one step."""
 
 
 @dataclass(frozen=True)
 class ScheduledRequest:
-    """Compute tokens [start, start + count) of `request`, whose block table covers them."""
+    """Compute tokens [start, start + count) of `request` and its drafts. Its block tables, one a group, cover them.
+
+    The tables are the cache's own: valid until the next call of the scheduler.
+    """
 
     request: Request
     start: int
     count: int
-    block_ids: tuple[int, ...]
+    block_tables: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One step's work. `preempted` lists requests that lost their blocks for it."""
+    """One step's work. `copies` come before anything is computed. `preempted` lost their blocks for it."""
 
     scheduled: tuple[ScheduledRequest, ...]
     preempted: tuple[Request, ...] = ()
+    copies: tuple[BlockCopy, ...] = ()
 
     @property
     def num_tokens(self) -> int:
         return sum(s.count for s in self.scheduled)
 
 
-class Scheduler:
-    """First come, first served, within `max_num_seqs` sequences and `max_num_batched_tokens` tokens a step.
+@dataclass
+class _Step:
+    """A plan in the making, and what is left to give away."""
 
-    Requests that lack one token go first (an answer in progress waits for nobody's prompt), then longer gaps of running
-    requests, then waiting requests as long as the cache has blocks for all their present tokens. A running request that
-    needs a block when none is free takes those of the newest running request, which goes back to the head of the queue
-    and recomputes later. The oldest one can never be preempted, so everything finishes.
+    budget: int  # tokens
+    logit_rows: int
+    scheduled: dict[Request, ScheduledRequest] = field(default_factory=dict)
+    preempted: list[Request] = field(default_factory=list)
+    out_of_blocks: bool = False
+
+
+class Scheduler:
+    """Decides within `max_num_seqs` sequences and `max_num_batched_tokens` tokens a step.
+
+    First, each answer in progress gets one token (it waits for nobody's prompt). What is left of the budget goes to
+    prompts, running and waiting ones alike: by priority, then to the tenant that had least (waiting.py), then to
+    running ones, then in order of arrival. A waiting request is admitted when the cache has blocks for all its present
+    tokens. One that does not fit lets later ones pass, but only `max_num_seqs` of them: then all wait for it.
+
+    A running request that lacks a block takes those of the newest one of the lowest priority, which goes back to the
+    head of the queue, where it is a new request with a longer prompt, most of it cached. Nothing is taken from those
+    that the step has already. The oldest of the highest priority can never be preempted, so everything finishes. A
+    waiting request takes seat and blocks only from running ones of lower priority.
+
+    Answers after the first to one prompt wait until the first one's prompt is computed and then share its blocks. When
+    the first one is gone or preempted before that, they go on by themselves.
 
     `prefill_chunk` limits the tokens of one request in a step; `max_logit_rows` the tokens of all requests that want
     log-probabilities of their prompt (each is a row of V floats).
@@ -64,68 +94,228 @@ class Scheduler:
         self.cache = cache
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.prefill_chunk = prefill_chunk or max_num_batched_tokens
+        self.prefill_chunk = min(prefill_chunk or max_num_batched_tokens, max_num_batched_tokens)
         self.max_logit_rows = max_logit_rows or max_num_batched_tokens
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []  # in the order they were admitted; the newest is last
+        self.shares = TenantShares()
+        self.running: list[Request] = []  # by priority, and then in the order they were admitted
+        self.waiting = WaitingQueue(self.shares)
+        self._followers: dict[Request, list[Request]] = {}  # answers that wait for their leader's prompt
+        self._unready: dict[Request, None] = {}
 
     def __iter__(self) -> Iterator[Request]:
-        """Every request that is not finished, oldest first."""
+        """Every request that is not finished."""
         yield from self.running
         yield from self.waiting
+        for followers in self._followers.values():
+            yield from followers
+        yield from self._unready
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.waiting) + sum(map(len, self._followers.values())) + len(self._unready)
+
+    @property
+    def unready(self) -> Sequence[Request]:
+        """Requests that wait for a constraint."""
+        return tuple(self._unready)
 
     def add(self, request: Request) -> None:
-        self.waiting.append(request)
+        self.shares.arrive(request.tenant)
+        if request.is_ready:
+            self._enqueue(request)
+        else:
+            self._unready[request] = None
 
     def remove(self, request: Request) -> None:
-        """Forget a request, running or waiting, and free its blocks."""
-        (self.running if request in self.running else self.waiting).remove(request)
+        """Forget a request, wherever it is, and free its blocks."""
+        if request in self._unready:
+            del self._unready[request]
+        elif request in self.waiting:
+            self.waiting.remove(request)
+        elif request.leader is not None and request in self._followers.get(request.leader, ()):
+            self._followers[request.leader].remove(request)
+        else:
+            self.running.remove(request)
         self.cache.free(request.key)
+        self.shares.leave(request.tenant)
+        self._release_followers(request)
+
+    def computed(self, request: Request, num_tokens: int) -> None:
+        """The first `num_tokens` tokens of a running request are in the cache. Others may now use its full blocks."""
+        request.num_computed_tokens = num_tokens
+        self.cache.computed(request.key, self._digests(request, num_tokens), num_tokens)
+        if _has_prompt(request):
+            self._release_followers(request)
 
     def schedule(self) -> StepPlan:
         """Decide the next step. Allocates blocks and moves requests between the queues; tokens are left as they are.
 
-        The plan is empty only when no request is unfinished. Once the step has run, num_computed_tokens of each
-        scheduled request must become start + count before the next call.
+        The plan is empty only when every unfinished request waits for a constraint. Once the step has run, `computed`
+        must be called for each scheduled request before the next call.
         """
-        scheduled: list[ScheduledRequest] = []
-        preempted: list[Request] = []
-        budget = self.max_num_batched_tokens
-        logit_rows = self.max_logit_rows
+        step = _Step(self.max_num_batched_tokens, self.max_logit_rows)
+        for request in [r for r in self._unready if r.is_ready]:
+            del self._unready[request]
+            self._enqueue(request)
+        self._make_way(step)
+        self._schedule_answers(step)
+        self._schedule_prompts(step)
+        return StepPlan(tuple(step.scheduled.values()), tuple(step.preempted), tuple(self.cache.take_copies()))
 
-        def take(request: Request) -> None:
-            nonlocal budget, logit_rows
-            count = min(request.num_missing_tokens, budget, self.prefill_chunk)
-            if request.wants_prompt_logits:
-                count = min(count, logit_rows)
-                logit_rows -= count
-            if count > 0:
-                budget -= count
-                blocks = tuple(self.cache.block_table(request.key))
-                scheduled.append(ScheduledRequest(request, request.num_computed_tokens, count, blocks))
+    def _schedule_answers(self, step: _Step) -> None:
+        """Requests that lack one token."""
+        answers = [r for r in self.running if r.num_missing_tokens == 1]
+        for num_after, request in zip(range(len(answers) - 1, -1, -1), answers, strict=True):
+            start = request.num_computed_tokens
+            if step.budget == 0 or request in step.preempted or not (count := self._count(request, start, step)):
+                continue
+            spare = min(step.budget - num_after, self.prefill_chunk) - count
+            drafts = min(len(request.draft_token_ids), max(0, spare))
+            if drafts and self.cache.reserve(request.key, start, start + count + drafts):
+                self._take(request, start, count + drafts, step)
+            elif self._reserve(request, start, start + count, step):
+                self._take(request, start, count, step)
 
-        for request in [r for r in self.running if r.num_missing_tokens == 1]:
-            if budget > 0 and request in self.running and self._make_room(request, preempted):
-                take(request)
-        for request in [r for r in self.running if r.num_missing_tokens > 1]:
-            take(request)
-        while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
-            request = self.waiting[0]
-            if not self.cache.allocate(request.key, request.num_tokens):
-                break
-            self.running.append(self.waiting.popleft())
-            take(request)
-        return StepPlan(tuple(scheduled), tuple(preempted))
+    def _schedule_prompts(self, step: _Step) -> None:
+        """Requests that lack more, running and waiting ones."""
+        running = deque(sorted((r for r in self.running if r.num_missing_tokens > 1), key=self._rank))
+        passed: list[Request] = []
+        while step.budget > 0:
+            waiting = self._next_waiting(passed, step)
+            if running and (waiting is None or self._rank(running[0]) <= self._rank(waiting)):
+                request = running.popleft()
+                start = request.num_computed_tokens
+                count = 0 if request in step.preempted else self._count(request, start, step)
+                if count and self._reserve(request, start, start + count, step):
+                    self._take(request, start, count, step)
+            elif waiting is None:
+                return
+            elif self._admit(waiting, step):
+                for request in passed:
+                    request.num_overtakings += 1
+            else:
+                passed.append(waiting)
 
-    def _make_room(self, request: Request, preempted: list[Request]) -> bool:
-        """Let the blocks of `request` cover its tokens, preempting newer requests. False if it was preempted itself."""
-        while not self.cache.allocate(request.key, request.num_tokens):
-            newest = self.running.pop()
-            self.cache.free(newest.key)
-            newest.num_computed_tokens = 0
-            newest.num_preemptions += 1
-            self.waiting.appendleft(newest)
-            preempted.append(newest)
-            if newest is request:
+    def _next_waiting(self, passed: list[Request], step: _Step) -> Request | None:
+        """The waiting request to try after those that did not fit; None when nobody may be admitted any more."""
+        if len(self.running) >= self.max_num_seqs or step.out_of_blocks or len(passed) > LOOK_AHEAD:
+            return None
+        if any(request.num_overtakings >= self.max_num_seqs for request in passed):
+            return None
+        return self.waiting.best(passed)
+
+    def _make_way(self, step: _Step) -> None:
+        """Preempt running requests for the first of the waiting ones, if its priority is higher and that is enough."""
+        request = self.waiting.best() if self.running else None
+        if request is None or request.priority >= self.running[-1].priority:
+            return
+        start = self._cached(request)
+        end = min(request.num_tokens, start + self.prefill_chunk)
+        digests = self._digests(request, start)
+        lower = [r for r in self.running if r.priority > request.priority]
+        needed = self.cache.blocks_needed(request.num_tokens, self.prefill_chunk)
+        if self.cache.could_have(needed, [r.key for r in lower]):
+            while lower and not (
+                len(self.running) < self.max_num_seqs and self.cache.can_admit(digests, start, end, request.num_tokens)
+            ):
+                self._preempt(lower.pop(), step)
+
+    def _admit(self, request: Request, step: _Step) -> bool:
+        """Let a waiting request run and take its first tokens, if the cache has blocks for all of them."""
+        if not self._fork(request, step):
+            start = self._cached(request)
+            count = self._count(request, start, step)
+            digests = self._digests(request, start)
+            if not count or not self.cache.admit(request.key, digests, start, start + count, request.num_tokens):
                 return False
+            self._begin(request, start, count, step)
         return True
+
+    def _fork(self, request: Request, step: _Step) -> bool:
+        """Admit an answer with the blocks of its leader's prompt; only the prompt's last token is computed again."""
+        leader, start = request.leader, request.num_prompt_tokens - 1
+        if leader is None or request.num_preemptions or leader.key not in self.cache or not _has_prompt(leader):
+            return False
+        if not self.cache.fork(leader.key, request.key, start):
+            return False
+        if not self.cache.reserve(request.key, start, start + 1):
+            self.cache.free(request.key)
+            return False
+        self._begin(request, start, 1, step)
+        return True
+
+    def _begin(self, request: Request, start: int, count: int, step: _Step) -> None:
+        self.waiting.remove(request)
+        insort(self.running, request, key=lambda r: r.priority)
+        request.num_computed_tokens = start
+        request.leader = None
+        if not request.num_preemptions:
+            request.num_cached_tokens = start
+        self._take(request, start, count, step)
+
+    def _take(self, request: Request, start: int, count: int, step: _Step) -> None:
+        tables = self.cache.block_tables(request.key)
+        step.scheduled[request] = ScheduledRequest(request, start, count, tables)
+        step.budget -= count
+        if request.wants_prompt_logits:
+            step.logit_rows -= count
+        self.shares.charge(request.tenant, count)
+
+    def _reserve(self, request: Request, start: int, end: int, step: _Step) -> bool:
+        """Blocks for tokens [start, end), if need be those of a lesser request. False: it keeps what it has and waits.
+
+        When blocks are that scarce, nobody is admitted in this step: a newcomer would take what others wait for.
+        """
+        while not self.cache.reserve(request.key, start, end):
+            worst = next(r for r in reversed(self.running) if r not in step.scheduled)
+            step.out_of_blocks = True
+            if worst is request:
+                return False
+            self._preempt(worst, step)
+        return True
+
+    def _preempt(self, request: Request, step: _Step) -> None:
+        self.running.remove(request)
+        self.cache.free(request.key)
+        request.num_computed_tokens = 0
+        request.num_preemptions += 1
+        request.num_overtakings = 0
+        request.draft_token_ids = []
+        self.waiting.prepend(request)
+        step.preempted.append(request)
+        self._release_followers(request)
+
+    def _enqueue(self, request: Request) -> None:
+        leader = request.leader
+        if leader is None or leader.finish_reason or leader.num_preemptions or _has_prompt(leader):
+            self.waiting.append(request)
+        else:
+            self._followers.setdefault(leader, []).append(request)
+
+    def _release_followers(self, leader: Request) -> None:
+        for request in reversed(self._followers.pop(leader, ())):
+            self.waiting.prepend(request)
+
+    def _rank(self, request: Request) -> tuple[int, int]:
+        return request.priority, self.shares[request.tenant]
+
+    def _count(self, request: Request, start: int, step: _Step) -> int:
+        """Tokens from `start` on that the step has room for."""
+        count = min(request.num_tokens - start, step.budget, self.prefill_chunk)
+        return min(count, step.logit_rows) if request.wants_prompt_logits else count
+
+    def _cached(self, request: Request) -> int:
+        """How many of a waiting request's tokens are cached and need no logits. The last one always needs them."""
+        limit = min(request.num_tokens - 1, request.first_logit_position)
+        return self.cache.match(self._digests(request, limit), limit // self.cache.block_size)
+
+    def _digests(self, request: Request, num_tokens: int) -> Sequence[bytes]:
+        """Of its full blocks within its first `num_tokens` tokens, or of more."""
+        if not self.cache.prefix_caching:
+            return ()
+        return request.block_hashes.first(num_tokens // self.cache.block_size, request.token_ids)
+
+
+def _has_prompt(request: Request) -> bool:
+    """Whether all of its prompt is computed."""
+    return request.num_computed_tokens >= request.num_prompt_tokens

@@ -8,7 +8,7 @@ a method below; a faster kernel goes to native/isa/.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,18 @@ import numpy.typing as npt
 from pellucid.config import MAX_THREADS
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
 from pellucid.executors.arena import Arena
-from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, Progress, StepResult, id_limits
+from pellucid.executors.base import (
+    BLOCK_SIZE,
+    Batch,
+    BlockCopy,
+    KVGroup,
+    ProgramInfo,
+    Progress,
+    StepResult,
+    id_limits,
+)
 from pellucid.executors.cores import available_cores
-from pellucid.executors.kv_cache import kv_layers
+from pellucid.executors.kv_cache import check_copies, kv_groups, kv_layers, kv_windows
 from pellucid.formats.finite import not_finite
 from pellucid.formats.mapped import release
 from pellucid.formats.qtensor import QTensor
@@ -70,15 +79,22 @@ class CpuExecutor:
             return self._kv_cache_dtype
         return "float32" if all(t.type is QuantType.F32 for t in graph.weights().values()) else "float16"
 
-    def kv_block_nbytes(self, graph: Graph) -> int:
-        columns = sum(k.num_kv_heads * (k.head_size + _padded(k.head_size)) for k in kv_layers(graph))
-        return BLOCK_SIZE * columns * np.dtype(self.kv_cache_dtype(graph)).itemsize
+    def kv_block_nbytes(self, graph: Graph) -> list[int]:
+        columns = dict.fromkeys(kv_windows(graph), 0)
+        for k in kv_layers(graph):
+            columns[k.window] += k.num_kv_heads * (k.head_size + _padded(k.head_size))
+        return [BLOCK_SIZE * n * np.dtype(self.kv_cache_dtype(graph)).itemsize for n in columns.values()]
 
     def compile(
-        self, graph: Graph, num_blocks: int, progress: Progress | None = None, *, require_finite: bool = True
+        self,
+        graph: Graph,
+        num_blocks: int | Sequence[int],
+        progress: Progress | None = None,
+        *,
+        require_finite: bool = True,
     ) -> CpuProgram:
-        dtype = self.kv_cache_dtype(graph)
-        return CpuProgram(graph, num_blocks, self.threads, self.isa, dtype, progress, require_finite=require_finite)
+        groups, dtype = kv_groups(graph, num_blocks), self.kv_cache_dtype(graph)
+        return CpuProgram(graph, groups, self.threads, self.isa, dtype, progress, require_finite=require_finite)
 
 
 class CpuProgram:
@@ -87,7 +103,7 @@ class CpuProgram:
     def __init__(
         self,
         graph: Graph,
-        num_blocks: int,
+        groups: tuple[KVGroup, ...],
         threads: int,
         isa: str,
         kv_cache_dtype: str,
@@ -97,6 +113,7 @@ class CpuProgram:
     ) -> None:
         self._vocab_size, self._max_positions = id_limits(graph)
         try:
+            num_blocks = [group.num_blocks for group in groups]
             native = _native.Program(isa, threads, available_cores(), num_blocks, kv_cache_dtype == "float16")
             lowering = _Lowering(native, graph)
             for node in graph:
@@ -104,31 +121,32 @@ class CpuProgram:
             native.set_arena(*lowering.arena.columns)
             _pack(native, lowering.matrices, progress, require_finite)
         except MemoryError as error:
-            raise ResourceError(f"not enough memory for the weights and {num_blocks} KV blocks") from error
+            raise ResourceError(f"not enough memory for the weights and the KV cache ({groups})") from error
         except RuntimeError as error:  # std::system_error of the thread pool
             raise ResourceError(f"{threads} threads could not be started ({error}); ask for fewer") from error
         self._native: _native.Program | None = native
         self._process = os.getpid()
         self._outputs = lowering.arena.outputs
         self._names = graph.outputs
-        self.info = ProgramInfo("cpu", isa, threads, kv_cache_dtype, num_blocks, native.weight_nbytes)
+        self.info = ProgramInfo("cpu", isa, threads, kv_cache_dtype, groups, native.weight_nbytes)
+
+    def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
+        if copies:
+            native = self._require_open()
+            check_copies(copies, self.info.kv_groups)
+            native.copy_blocks(np.array(copies, np.int32))
 
     def run(self, batch: Batch) -> StepResult:
-        if self._native is None:
-            raise ExecutorError("this program is closed; compile the graph again")
-        if os.getpid() != self._process:
-            raise ExecutorError(
-                "this program's threads stayed in the process that was forked; load the model after fork"
-            )
-        batch.check(self.info.num_blocks, self._vocab_size, self._max_positions)
+        native = self._require_open()
+        batch.check(self.info.kv_groups, self._vocab_size, self._max_positions)
         rows = {"T": len(batch.token_ids), "R": len(batch.logit_rows), "P": len(batch.hidden_rows)}
         try:
             arrays = [np.empty((rows[value.rows], value.width), np.float32) for value in self._outputs]
-            self._native.run(
+            native.run(
                 token_ids=np.ascontiguousarray(batch.token_ids),
                 positions=np.ascontiguousarray(batch.positions),
                 slot_mapping=np.ascontiguousarray(batch.slot_mapping),
-                block_tables=np.ascontiguousarray(batch.block_tables),
+                block_tables=np.maximum(batch.block_tables, 0),  # no kernel can leave the cache by reading too far
                 query_start=np.ascontiguousarray(batch.query_start),
                 seq_lens=np.ascontiguousarray(batch.seq_lens),
                 logit_rows=np.ascontiguousarray(batch.logit_rows),
@@ -143,6 +161,15 @@ class CpuProgram:
 
     def close(self) -> None:
         self._native = None
+
+    def _require_open(self) -> _native.Program:
+        if self._native is None:
+            raise ExecutorError("this program is closed; compile the graph again")
+        if os.getpid() != self._process:
+            raise ExecutorError(
+                "this program's threads stayed in the process that was forked; load the model after fork"
+            )
+        return self._native
 
 
 def _pack(native: _native.Program, matrices: list[QTensor], progress: Progress | None, require_finite: bool) -> None:
@@ -188,6 +215,7 @@ class _Lowering:
         self.arena = Arena(graph)
         self.matrices: list[QTensor] = []  # by their number in `native`
         self._numbers: dict[str, int] = {}
+        self.windows = kv_windows(graph)
         self._rope_tables: dict[tuple[str, float], int] = {}
 
     def lower(self, node: Node) -> None:
@@ -246,7 +274,8 @@ class _Lowering:
     def _attention(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:
         q, k, v = inputs
         names = ("num_heads", "num_kv_heads", "head_size", "window", "scale", "softcap")
-        cache = self.native.add_cache(attrs["num_kv_heads"], attrs["head_size"])
+        group = self.windows.index(attrs["window"])
+        cache = self.native.add_cache(group, attrs["num_kv_heads"], attrs["head_size"])
         self.native.attention(q=q, k=k, v=v, cache=cache, out=out, **{name: attrs[name] for name in names})
 
     def _glu(self, node: Node, inputs: list[Any], attrs: Mapping[str, Any], out: Any) -> None:

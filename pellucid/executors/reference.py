@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
-from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, Progress, StepResult, id_limits
-from pellucid.executors.kv_cache import kv_block_nbytes, kv_layers
+from pellucid.executors.base import BLOCK_SIZE, Batch, BlockCopy, ProgramInfo, Progress, StepResult, id_limits
+from pellucid.executors.kv_cache import check_copies, kv_groups, kv_layers, kv_windows
 from pellucid.formats.finite import check_finite
 from pellucid.graph.ir import Graph, Node
 
@@ -220,34 +220,53 @@ OPERATORS: Mapping[str, Callable[..., Array]] = {
 class ReferenceProgram:
     """A graph with its weights as float arrays and, for each layer, the KV cache as arrays [slots, K, D]."""
 
-    def __init__(self, graph: Graph, num_blocks: int, dtype: npt.DTypeLike) -> None:
+    def __init__(self, graph: Graph, num_blocks: int | Sequence[int], dtype: npt.DTypeLike) -> None:
         if unknown := sorted({node.op for node in graph} - OPERATORS.keys()):
             raise UnsupportedModel(f"the reference executor has no operator {', '.join(unknown)}")
         self._graph = graph
         self._last_reader = {value.name: node.name for node in graph for value in (node.output, *node.inputs)}
         self._vocab_size, self._max_positions = id_limits(graph)
-        slots = num_blocks * BLOCK_SIZE
+        groups = kv_groups(graph, num_blocks)
+        windows = kv_windows(graph)
+        self._group = {layer.index: windows.index(layer.window) for layer in kv_layers(graph)}
         try:
             self._weights = {name: t.dequantize().astype(dtype, copy=False) for name, t in graph.weights().items()}
-            caches = {layer.index: (slots, layer.num_kv_heads, layer.head_size) for layer in kv_layers(graph)}
+            caches = {
+                layer.index: (
+                    groups[self._group[layer.index]].num_blocks * BLOCK_SIZE,
+                    layer.num_kv_heads,
+                    layer.head_size,
+                )
+                for layer in kv_layers(graph)
+            }
             self._keys = {index: np.zeros(shape, dtype) for index, shape in caches.items()}
             self._values = {index: np.zeros(shape, dtype) for index, shape in caches.items()}
         except MemoryError as error:
-            raise ResourceError(f"not enough memory for the weights and {num_blocks} KV blocks: {error}") from error
+            raise ResourceError(f"not enough memory for the weights and the KV cache ({groups}): {error}") from error
         self._closed = False
         self.info = ProgramInfo(
             executor="reference",
             isa="numpy",
             threads=0,
             kv_cache_dtype=np.dtype(dtype).name,
-            num_blocks=num_blocks,
+            kv_groups=groups,
             weight_nbytes=sum(array.nbytes for array in self._weights.values()),
         )
+
+    def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
+        if self._closed:
+            raise ExecutorError("this program is closed; compile the graph again")
+        check_copies(copies, self.info.kv_groups)
+        for group, source, destination in copies:
+            for index in (index for index, own in self._group.items() if own == group):
+                for cache in (self._keys[index], self._values[index]):
+                    blocks = cache.reshape(-1, BLOCK_SIZE, *cache.shape[1:])
+                    blocks[destination] = blocks[source]
 
     def run(self, batch: Batch) -> StepResult:
         if self._closed:
             raise ExecutorError("this program is closed; compile the graph again")
-        batch.check(self.info.num_blocks, self._vocab_size, self._max_positions)
+        batch.check(self.info.kv_groups, self._vocab_size, self._max_positions)
         values: dict[str, Array] = {}
         outputs: dict[str, Array] = {}
         for node in self._graph:
@@ -305,17 +324,22 @@ class ReferenceProgram:
         assert node.layer is not None
         keys, values = self._keys[node.layer], self._values[node.layer]
         q, k, v = (x.reshape(len(x), -1, attrs["head_size"]) for x in inputs)
-        keys[batch.slot_mapping], values[batch.slot_mapping] = k, v
+        group = self._group[node.layer]
+        slot_mapping, block_tables = batch.slot_mapping[group], batch.block_tables[group]
+        keys[slot_mapping], values[slot_mapping] = k, v
         y = np.empty_like(inputs[0])
         for b, length in enumerate(batch.seq_lens):
             rows = np.s_[batch.query_start[b] : batch.query_start[b + 1]]
-            position = np.arange(length)
-            slots = batch.block_tables[b, position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE  # [L]
+            positions = batch.positions[rows]
+            # Blocks behind the window of the first of these tokens belong to others by now.
+            oldest = max(0, positions[0] - attrs["window"] + 1) if attrs["window"] else 0
+            visible = np.arange(oldest, length)
+            slots = block_tables[b, visible // BLOCK_SIZE] * BLOCK_SIZE + visible % BLOCK_SIZE  # [L]
             y[rows] = attention(
                 q[rows],
                 keys[slots],
                 values[slots],
-                batch.positions[rows],
+                positions - oldest,
                 scale=attrs["scale"],
                 window=attrs["window"],
                 softcap=attrs["softcap"],
@@ -333,11 +357,19 @@ class ReferenceExecutor:
             raise ExecutorError(f"the reference executor has no dtype {dtype!r}, expected float32 or float64")
         self._dtype = dtype
 
-    def kv_block_nbytes(self, graph: Graph) -> int:
-        return kv_block_nbytes(graph, np.dtype(self._dtype).itemsize)
+    def kv_block_nbytes(self, graph: Graph) -> list[int]:
+        columns = dict.fromkeys(kv_windows(graph), 0)
+        for layer in kv_layers(graph):
+            columns[layer.window] += 2 * layer.num_kv_heads * layer.head_size
+        return [BLOCK_SIZE * n * np.dtype(self._dtype).itemsize for n in columns.values()]
 
     def compile(
-        self, graph: Graph, num_blocks: int, progress: Progress | None = None, *, require_finite: bool = True
+        self,
+        graph: Graph,
+        num_blocks: int | Sequence[int],
+        progress: Progress | None = None,
+        *,
+        require_finite: bool = True,
     ) -> ReferenceProgram:
         for tensor in graph.weights().values():
             if require_finite and len(tensor.shape) == 2:

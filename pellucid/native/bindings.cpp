@@ -62,8 +62,8 @@ std::vector<int64_t> pack_rows(Program& p, const std::vector<Rows>& parts) {
 }
 
 void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const int32_t>& positions,
-         const Vector<const int64_t>& slot_mapping,
-         const nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>& block_tables,
+         const nb::ndarray<const int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>& slot_mapping,
+         const nb::ndarray<const int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>& block_tables,
          const Vector<const int32_t>& query_start, const Vector<const int32_t>& seq_lens,
          const Vector<const int32_t>& logit_rows, const Vector<const int32_t>& hidden_rows,
          const std::vector<Array<float>>& outputs) {
@@ -72,7 +72,7 @@ void run(Program& p, const Vector<const int32_t>& token_ids, const Vector<const 
     s.num_rows = (int64_t)logit_rows.size();
     s.num_hidden = (int64_t)hidden_rows.size();
     s.num_seqs = (int64_t)seq_lens.size();
-    s.max_blocks = (int64_t)block_tables.shape(1);
+    s.max_blocks = (int64_t)block_tables.shape(2);
     s.token_ids = token_ids.data();
     s.positions = positions.data();
     s.slot_mapping = slot_mapping.data();
@@ -101,9 +101,8 @@ NB_MODULE(_native, m) {
     nb::class_<Program>(m, "Program")
         .def(
             "__init__",
-            [](Program* self, const std::string& isa, int threads, int cores, int64_t num_blocks, bool kv_float16) {
-                new (self) Program(isa_of(isa), threads, cores, num_blocks, kv_float16);
-            },
+            [](Program* self, const std::string& isa, int threads, int cores, std::vector<int64_t> num_blocks,
+               bool kv_float16) { new (self) Program(isa_of(isa), threads, cores, std::move(num_blocks), kv_float16); },
             nb::arg("isa"), nb::arg("threads"), nb::arg("cores"), nb::arg("num_blocks"), nb::arg("kv_float16"))
         .def("add_matrix",
              [](Program& p, int type, int64_t n, int64_t k) {
@@ -174,6 +173,12 @@ NB_MODULE(_native, m) {
              [](Program& p, ViewTuple x, float cap, ViewTuple out) { p.add(make_softcap(view(x), cap, view(out))); })
         .def("select", [](Program& p, ViewTuple x, ViewTuple out) { p.add(make_select(view(x), view(out))); })
         .def("copy", [](Program& p, ViewTuple x, ViewTuple out) { p.add(make_copy(view(x), view(out))); })
+        .def("copy_blocks",
+             [](Program& p, const nb::ndarray<const int32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>& copies) {
+                 static_assert(sizeof(Program::BlockCopy) == 3 * sizeof(int32_t));
+                 nb::gil_scoped_release released;
+                 p.copy_blocks((const Program::BlockCopy*)copies.data(), (int64_t)copies.shape(0));
+             })
         .def("run", &run, nb::arg("token_ids"), nb::arg("positions"), nb::arg("slot_mapping"), nb::arg("block_tables"),
              nb::arg("query_start"), nb::arg("seq_lens"), nb::arg("logit_rows"), nb::arg("hidden_rows"),
              nb::arg("outputs"));

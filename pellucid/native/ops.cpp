@@ -239,11 +239,11 @@ class Attention : public Op {
     }
     void store(const Step& s, Context& c, int64_t r) const {
         Context::Cache& cache = c.caches[(size_t)shape_.cache];
-        const int64_t block = s.slot_mapping[r] / 16;
+        const int64_t slot = s.slot_mapping[cache.group * s.num_tokens + r], block = slot / 16;
         c.kernels->store_kv[c.kv_kind](row_of(s, k_, r), row_of(s, v_, r),
                                        cache.keys.data() + block * block_bytes(c, shape_.head_size),
                                        cache.values.data() + block * block_bytes(c, padded_head(shape_.head_size)),
-                                       (int)(s.slot_mapping[r] % 16), shape_.num_kv_heads, shape_.head_size);
+                                       (int)(slot % 16), shape_.num_kv_heads, shape_.head_size);
     }
     AttendTask task_of(const Step& s, const Context& c, int64_t unit) const {
         // The longest contexts are usually last in a sequence; claim those row groups first.
@@ -260,9 +260,10 @@ class Attention : public Op {
         t.positions = s.positions + row;
         t.rows = (int)std::min<int64_t>(max_rows, s.query_start[b + 1] - row);
         t.group = group();
-        t.keys = c.caches[(size_t)shape_.cache].keys.data();
-        t.values = c.caches[(size_t)shape_.cache].values.data();
-        t.block_table = s.block_tables + b * s.max_blocks;
+        const Context::Cache& cache = c.caches[(size_t)shape_.cache];
+        t.keys = cache.keys.data();
+        t.values = cache.values.data();
+        t.block_table = s.block_tables + (cache.group * s.num_seqs + b) * s.max_blocks;
         t.num_blocks = s.max_blocks;
         t.num_kv_heads = shape_.num_kv_heads;
         t.kv_head = kv_head;

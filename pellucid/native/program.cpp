@@ -1,13 +1,15 @@
 #include "program.h"
+#include <cstring>
 
 #include <stdexcept>
 
 namespace pellucid {
 
-Program::Program(Isa isa, int threads, int cores, int64_t num_blocks, bool kv_float16) : pool_(threads, cores) {
+Program::Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, bool kv_float16)
+    : pool_(threads, cores) {
     context_.kernels = &kernels_of(isa);
     context_.kv_kind = kv_float16 ? 1 : 0;
-    context_.num_blocks = num_blocks;
+    context_.num_blocks = std::move(num_blocks);
     context_.thread_scratch.resize((size_t)threads);
 }
 
@@ -17,10 +19,11 @@ int Program::add_matrix(Type type, int64_t n, int64_t k) {
     return (int)matrices_.size() - 1;
 }
 
-int Program::add_cache(int num_kv_heads, int head_size) {
+int Program::add_cache(int group, int num_kv_heads, int head_size) {
     const size_t element = context_.kv_kind == 1 ? 2 : 4;
-    const size_t slots = (size_t)context_.num_blocks * 16 * (size_t)num_kv_heads * element;
-    context_.caches.push_back({Memory(slots * (size_t)head_size), Memory(slots * (size_t)padded_head(head_size))});
+    const size_t slots = (size_t)context_.num_blocks.at((size_t)group) * 16 * (size_t)num_kv_heads * element;
+    context_.caches.push_back(
+        {group, Memory(slots * (size_t)head_size), Memory(slots * (size_t)padded_head(head_size))});
     return (int)context_.caches.size() - 1;
 }
 
@@ -44,6 +47,18 @@ int64_t Program::pack(int id, const uint8_t* stored, int64_t first, int64_t rows
         }
     }
     return pellucid::pack(stored, matrix(id), first, rows, pool_);
+}
+
+void Program::copy_blocks(const BlockCopy* copies, int64_t count) {
+    for (Context::Cache& cache : context_.caches) {
+        const size_t blocks = (size_t)context_.num_blocks[(size_t)cache.group];
+        for (Memory* m : {&cache.keys, &cache.values}) {
+            const size_t bytes = m->size() / blocks;
+            for (const BlockCopy* c = copies; c < copies + count; c++)
+                if (c->group == cache.group)
+                    std::memcpy(m->data() + c->destination * bytes, m->data() + c->source * bytes, bytes);
+        }
+    }
 }
 
 int64_t Program::weight_bytes() const {

@@ -28,8 +28,9 @@ struct View {
 struct Step {
     int64_t num_tokens, num_rows, num_hidden, num_seqs, max_blocks;
     const int32_t *token_ids, *positions;
-    const int64_t* slot_mapping;
-    const int32_t *block_tables, *query_start, *logit_rows, *hidden_rows;
+    const int64_t* slot_mapping;  // [G, T]
+    const int32_t* block_tables;  // [G, B, max_blocks]
+    const int32_t *query_start, *logit_rows, *hidden_rows;
     std::vector<float*> outputs;
     std::array<float*, kNumArenas> arena;
 
@@ -46,9 +47,10 @@ struct Step {
 // What operators share: kernels, the caches, and scratch sized for the step before it starts.
 struct Context {
     const Kernels* kernels;
-    int kv_kind;  // index of Kernels::attend and store_kv
-    int64_t num_blocks;
+    int kv_kind;                      // index of Kernels::attend and store_kv
+    std::vector<int64_t> num_blocks;  // of each KV group
     struct Cache {
+        int group;
         Memory keys, values;
     };
     std::vector<Cache> caches;
@@ -81,7 +83,7 @@ class Op {
 
 class Program {
   public:
-    Program(Isa isa, int threads, int cores, int64_t num_blocks, bool kv_float16);
+    Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, bool kv_float16);
 
     // A matrix whose weights `pack` brings, before the first run.
     int add_matrix(Type type, int64_t n, int64_t k);
@@ -91,12 +93,17 @@ class Program {
     void set_arena(int64_t token_columns, int64_t row_columns, int64_t hidden_columns) {
         columns_ = {token_columns, row_columns, hidden_columns};
     }
-    int add_cache(int num_kv_heads, int head_size);
+    int add_cache(int group, int num_kv_heads, int head_size);
     int add_rope_table(std::vector<float> inv_freq, float scale);
     void add(std::unique_ptr<Op> op) { ops_.push_back(std::move(op)); }
     // Room for one task of any operator, for each thread.
     void need_scratch(int64_t bytes);
 
+    // In order: a later copy reads what an earlier one wrote.
+    struct BlockCopy {
+        int32_t group, source, destination;
+    };
+    void copy_blocks(const BlockCopy* copies, int64_t count);
     // Throws std::bad_alloc before anything is computed.
     void run(Step& step);
 

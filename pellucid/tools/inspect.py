@@ -77,7 +77,7 @@ def inspect_model(path: Path, *, fused: bool = False) -> Inspection:
         try:
             config, graph = build_model(checkpoint)
             graph = fuse(graph) if fused else graph
-            kv_token_nbytes = get_executor("cpu").kv_block_nbytes(graph) // BLOCK_SIZE
+            kv_token_nbytes = sum(get_executor("cpu").kv_block_nbytes(graph)) // BLOCK_SIZE
         except ModelError as error:
             problem = str(error)
         return Inspection(

@@ -13,6 +13,7 @@ import pytest
 from support.tiny_model import write_tiny_model
 
 from pellucid import LLM, AsyncLLM, RequestOutput, SamplingParams, StreamChunk
+from pellucid.cache.prefix import BlockHashes
 from pellucid.errors import ContextLengthExceeded, ExecutorError, InvalidParameter, InvalidRequest
 
 T = TypeVar("T")
@@ -175,22 +176,20 @@ def test_a_request_that_cannot_be_served_raises_and_hurts_nobody(llm: AsyncLLM) 
 
 def test_what_decides_about_admission_is_passed_on(llm: AsyncLLM) -> None:
     seen: list[Any] = []
-    admission: dict[str, Any] = {"cache_salt": "salt"}
+    admission: dict[str, Any] = {"priority": -3, "tenant": "me", "cache_salt": "salt"}
 
     async def ask() -> None:
         for answer in (llm.generate("Hello", ENDLESS, **admission), llm.chat(HELLO, sampled(1), **admission)):
             task = asyncio.ensure_future(answer)
             while not llm._streams._of:
                 await asyncio.sleep(0)
-            seen.extend(r.cache_salt for r in list(llm._streams._of))
+            seen.extend((r.priority, r.tenant, r.block_hashes._root) for r in list(llm._streams._of))
             await task
         with pytest.raises(InvalidParameter, match="priority"):
-            await llm.generate("Hello", ENDLESS, priority=2)
-        with pytest.raises(InvalidParameter, match="tenant"):
-            await llm.generate("Hello", ENDLESS, tenant="me")
+            await llm.generate("Hello", ENDLESS, priority=2**40)
 
     run(ask())
-    assert seen == ["salt"] * 2
+    assert seen == [(-3, "me", BlockHashes(salt="salt")._root)] * 2
 
 
 def test_an_answer_is_read_once_and_queued_when_it_is_read(llm: AsyncLLM) -> None:

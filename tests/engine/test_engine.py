@@ -10,7 +10,7 @@ from support.fake_model import END_OF_TURN, EOS, VOCAB_SIZE, ByteTokenizer, Fake
 from pellucid.config import EngineConfig
 from pellucid.engine.engine import Engine
 from pellucid.engine.request import Request
-from pellucid.errors import ContextLengthExceeded, InvalidParameter, ResourceError
+from pellucid.errors import ContextLengthExceeded, InvalidParameter
 from pellucid.sampling import SamplingParams
 
 
@@ -327,9 +327,13 @@ def test_the_context_is_exact_and_both_numbers_are_named() -> None:
     finish(engine)
 
 
-def test_a_cache_too_small_for_one_sequence_is_refused() -> None:
-    with pytest.raises(ResourceError, match=r"holds 32 tokens.*max_model_len = 33"):
-        make(num_blocks=2, max_model_len=33)
+def test_what_can_never_fit_the_cache_is_refused_with_both_numbers() -> None:
+    engine = make(num_blocks=2, max_model_len=200)
+    with pytest.raises(ContextLengthExceeded, match=r"30 tokens.*max_tokens = 3.*33.*KV cache holds 32.*kv_cache_mem"):
+        engine.add_request([1] * 30, SamplingParams(max_tokens=3))
+    r = ask(engine, [1] * 30, ignore_eos=True)
+    finish(engine)
+    assert (r.num_tokens, r.finish_reason) == (32, "length")
 
 
 def test_control_tokens_do_not_show_in_text() -> None:
@@ -352,3 +356,61 @@ def test_padding_ids_beyond_the_vocabulary_have_no_text() -> None:
     finish(engine)
     assert (r.text.text, r.finish_reason, r.stop_reason) == ("", "stop", "c")
     assert [next(iter(entry.values())).decoded_token for entry in r.logprobs] == ["", "c"]
+
+
+def test_a_repeated_prompt_is_found_in_the_cache_and_changes_nothing() -> None:
+    engine = make()
+    answers = [ask(engine, [7] * 40, max_tokens=6, ignore_eos=True, logprobs=1)]
+    finish(engine)
+    answers.append(ask(engine, [7] * 40, max_tokens=6, ignore_eos=True, logprobs=1))
+    finish(engine)
+    assert [r.num_cached_tokens for r in answers] == [0, 32]
+    assert (answers[0].token_ids, answers[0].logprobs) == (answers[1].token_ids, answers[1].logprobs)
+
+
+def test_answers_to_one_prompt_share_its_blocks() -> None:
+    engine = make()
+    requests = engine.add_request([3] * 37, SamplingParams(n=3, seed=1, max_tokens=20, ignore_eos=True))
+    finish(engine)
+    assert [r.num_cached_tokens for r in requests] == [0, 36, 36]
+    assert len(engine.program.copies) == 2  # type: ignore[attr-defined]
+    lonely = make(enable_prefix_caching=False, max_num_seqs=1)
+    again = lonely.add_request([3] * 37, SamplingParams(n=3, seed=1, max_tokens=20, ignore_eos=True))
+    finish(lonely)
+    assert [r.token_ids for r in again] == [r.token_ids for r in requests]
+
+
+@pytest.mark.parametrize("right", ["all", "none", "some"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_drafts_change_no_answer(right: str, temperature: float) -> None:
+    params = {"max_tokens": 30, "ignore_eos": True, "temperature": temperature, "seed": 5, "logprobs": 1}
+    plain = make()
+    expected = ask(plain, "abc", **params)
+    finish(plain)
+
+    class Scripted:
+        def propose(self, request: Request) -> list[int]:
+            true = expected.token_ids[request.num_tokens :][:4]
+            wrong = {"all": 4, "none": 0, "some": request.num_tokens % 4}[right]
+            return true[:wrong] + [(t + 1) % VOCAB_SIZE for t in true[wrong:]]
+
+    engine = make()
+    engine._drafter = Scripted()
+    found = ask(engine, "abc", **params)
+    finish(engine)
+    assert (found.token_ids, found.logprobs) == (expected.token_ids, expected.logprobs)
+    steps, without = len(engine.program.batches), len(plain.program.batches)  # type: ignore[attr-defined]
+    assert steps < without / 3 if right == "all" else steps <= without
+
+
+def test_a_tenant_with_many_requests_does_not_starve_another() -> None:
+    engine = make(max_num_seqs=2)
+    many = [ask(engine, [i] * 5, max_tokens=4, ignore_eos=True) for i in range(40)]
+    engine.step()
+    [one] = engine.add_request([99] * 5, SamplingParams(max_tokens=4, ignore_eos=True), tenant="other")
+    for _ in range(12):
+        engine.step()
+    assert one.finish_reason == "length"
+    assert sum(r.finish_reason is None for r in many) > 30
+    engine.abort([*many, one])
+    engine.cache.check(idle=True)

@@ -13,7 +13,7 @@ from support.tiny_model import HIDDEN, write_tiny_model
 
 from pellucid import LLM, SamplingParams
 from pellucid.config import MAX_THREADS, EngineConfig
-from pellucid.engine.loader import available_memory, size_kv_cache
+from pellucid.engine.loader import available_memory, size_kv_cache, window_blocks
 from pellucid.errors import FormatError, InvalidParameter, ResourceError
 from pellucid.formats.quant import QuantType
 
@@ -35,6 +35,7 @@ def size(context: int, block_nbytes: int, available: int, **settings: Any) -> tu
         (8192, MIB, 400 * MIB, {"max_model_len": 3200}, (3200, 200)),  # asked for: more than a quarter
         (8192, MIB, 0, {"kv_cache_memory": "600MiB"}, (8192, 600)),  # said by the user: not second-guessed
         (8192, MIB, 0, {"kv_cache_memory": "10MiB"}, (160, 10)),
+        (8192, MIB, 0, {"kv_cache_memory": "10MiB", "max_model_len": 8192}, (8192, 10)),  # both said: no long answers
     ],
 )
 def test_sizes(context: int, block_nbytes: int, available: int, settings: Any, expected: tuple[int, int]) -> None:
@@ -45,7 +46,6 @@ def test_sizes(context: int, block_nbytes: int, available: int, settings: Any, e
     ("available", "settings", "message"),
     [
         (400 * MIB, {"max_model_len": 8192}, r"8192 tokens takes 512\.0 MiB, but it may take 360\.0 MiB"),
-        (64 * GIB, {"max_model_len": 8192, "kv_cache_memory": "511MiB"}, r"512\.0 MiB.*511\.0 MiB"),
         (64 * GIB, {"kv_cache_memory": 1000}, "kv_cache_memory"),
         (0, {}, "kv_cache_memory"),
     ],
@@ -53,6 +53,11 @@ def test_sizes(context: int, block_nbytes: int, available: int, settings: Any, e
 def test_what_does_not_fit_is_refused_with_both_numbers(available: int, settings: Any, message: str) -> None:
     with pytest.raises(ResourceError, match=message):
         size(8192, MIB, available, **settings)
+
+
+def test_a_group_with_a_window_has_room_for_the_windows_and_a_step() -> None:
+    config = EngineConfig(model="m", max_num_seqs=4, max_num_batched_tokens=100)
+    assert [window_blocks(config, window, 1000) for window in (0, 100, 10**6)] == [1000, 4 * (7 + 2) + 7, 1000]
 
 
 def test_a_shorter_context_than_the_models_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,11 +4,13 @@ import pytest
 from support.fake_model import VOCAB_SIZE
 
 from pellucid.cache.manager import CacheManager
+from pellucid.cache.prefix import BlockHashes
 from pellucid.engine.answer import AnswerText
 from pellucid.engine.request import Request
 from pellucid.engine.sampler import RowSampler
 from pellucid.engine.scheduler import Scheduler, StepPlan
 from pellucid.engine.step import build_batch
+from pellucid.executors.base import KVGroup
 from pellucid.sampling import SamplingParams
 
 
@@ -17,20 +19,21 @@ def request(name: str, num_prompt_tokens: int, **params: int) -> Request:
     sampler = RowSampler(p, seed=0, index=0, end_token_ids=frozenset(), prompt_token_ids=[])
     text = AnswerText(decoder=None)  # type: ignore[arg-type]
     tokens = [ord(name) % VOCAB_SIZE] * num_prompt_tokens
-    return Request(name, 0, tokens, num_prompt_tokens, p, 10**6, sampler, text)
+    return Request(name, 0, tokens, num_prompt_tokens, p, 10**6, sampler, text, block_hashes=BlockHashes(block_size=4))
 
 
 def scheduler(
     num_blocks: int = 100, block_size: int = 4, *, seqs: int = 10, tokens: int = 100, **limits: int
 ) -> Scheduler:
-    return Scheduler(CacheManager(num_blocks, block_size), max_num_seqs=seqs, max_num_batched_tokens=tokens, **limits)
+    cache = CacheManager([KVGroup(0, num_blocks)], block_size=block_size)
+    return Scheduler(cache, max_num_seqs=seqs, max_num_batched_tokens=tokens, **limits)
 
 
 def run(s: Scheduler) -> list[tuple[str, int, int]]:
     """Schedule a step and pretend to run it: whoever caught up gets a token. The plan as (name, start, count)."""
     plan = s.schedule()
     for entry in plan.scheduled:
-        entry.request.num_computed_tokens = entry.start + entry.count
+        s.computed(entry.request, entry.start + entry.count)
         if entry.request.num_missing_tokens == 0:
             entry.request.token_ids.append(0)
     s.cache.check()
@@ -51,7 +54,7 @@ def test_a_prompt_then_one_token_a_step() -> None:
     assert run(s) == [("a", 0, 5)]
     assert run(s) == [("a", 5, 1)]
     assert run(s) == [("a", 6, 1)]
-    assert s.cache.block_table(("a", 0)) == [0, 1]
+    assert s.cache.block_tables(("a", 0)) == [[0, 1]]
 
 
 def test_prompts_share_the_budget_in_order_and_resume_where_they_stopped() -> None:
@@ -95,38 +98,53 @@ def test_max_num_seqs() -> None:
     assert run(s) == [("b", 3, 1), ("c", 0, 2)]
 
 
-def test_a_prompt_waits_until_all_of_it_has_blocks_and_nobody_overtakes_it() -> None:
+def test_a_prompt_waits_until_all_of_it_has_blocks_and_smaller_ones_pass() -> None:
     s = scheduler(num_blocks=3)
-    s.add(request("a", 5))
-    s.add(request("b", 5))
-    s.add(request("c", 1))
-    assert run(s) == [("a", 0, 5)]
-    assert (names(s.running), names(s.waiting)) == ("a", "bc")
-    assert s.cache.pool.num_free == 1
+    for name, length in [("a", 5), ("b", 5), ("c", 1)]:
+        s.add(request(name, length))
+    b = list(s.waiting)[1]
+    assert run(s) == [("a", 0, 5), ("c", 0, 1)]
+    assert (names(s.running), names(s.waiting), b.num_overtakings) == ("ac", "b", 1)
     s.remove(s.running[0])
-    assert run(s) == [("b", 0, 5), ("c", 0, 1)]
-    assert s.cache.block_table(("b", 0)) == [0, 1]
-    assert s.cache.block_table(("c", 0)) == [2]
+    assert run(s) == [("c", 1, 1), ("b", 0, 5)]
+    assert s.cache.block_tables(("b", 0)) == [[1, 0]]
 
 
-def test_the_newest_gives_its_blocks_to_an_older_one_and_recomputes() -> None:
+def test_a_big_request_is_not_overtaken_for_ever() -> None:
+    s = scheduler(num_blocks=4, seqs=2)
+    s.add(request("a", 4))
+    assert run(s) == [("a", 0, 4)]
+    s.add(request("B", 15))
+    for name in "cdef":
+        s.add(request(name, 1))
+    admitted = []
+    for _ in range(6):
+        admitted += [name for name, start, _ in run(s) if start == 0]
+        for r in s.running[1:]:
+            s.remove(r)
+    assert "".join(admitted) == "cd", "two may pass, as many as run at once"
+    s.remove(s.running[0])
+    assert run(s) == [("B", 0, 15)]
+
+
+def test_the_newest_gives_its_blocks_to_an_older_one() -> None:
     s = scheduler(num_blocks=3)
     a, b, c = (request(name, 4) for name in "abc")
     for r in (a, b, c):
         s.add(r)
     assert run(s) == [("a", 0, 4), ("b", 0, 4), ("c", 0, 4)]
     tokens = c.token_ids.copy()
-    plan = s.schedule()  # a and b each need a second block: c goes, then b, for one block each
+    plan = s.schedule()  # a and b each need a second block: c goes, and b waits with what it has
     assert summary(plan) == [("a", 4, 1)]
-    assert names(plan.preempted) == "cb"
-    assert (names(s.running), names(s.waiting)) == ("a", "bc")
-    assert s.cache.block_table(("a", 0)) == [0, 2]
+    assert names(plan.preempted) == "c"
+    assert (names(s.running), names(s.waiting)) == ("ab", "c")
+    assert s.cache.block_tables(("a", 0)) == [[0, 2]]
     assert (c.num_computed_tokens, c.num_preemptions, c.token_ids) == (0, 1, tokens)
-    a.num_computed_tokens = 5
+    s.computed(a, 5)
     s.remove(a)
-    assert run(s) == [("b", 0, 5)]  # 5 tokens take 2 of 3 blocks; c needs 2 as well
+    assert run(s) == [("b", 4, 1)]  # c needs 2 blocks, and 1 is left
     s.remove(b)
-    assert run(s) == [("c", 0, 5)]
+    assert run(s) == [("c", 0, 5)]  # its own block was needed by a
     s.cache.check()
 
 
@@ -157,7 +175,7 @@ def test_prompt_logits_are_rationed() -> None:
     s.add(request("a", 5, prompt_logprobs=0))
     s.add(request("b", 9, prompt_logprobs=0))
     s.add(request("c", 6))
-    a, b = s.waiting[0], s.waiting[1]
+    a, b = list(s.waiting)[:2]
     assert run(s) == [("a", 0, 3), ("c", 0, 6)]
     a.prompt_logprobs += [{}] * 3
     assert run(s) == [("c", 6, 1), ("a", 3, 2), ("b", 0, 1)]
@@ -176,8 +194,8 @@ def test_a_plan_becomes_arrays() -> None:
     batch, rows = build_batch(s.schedule())  # a 17:18, b 2:3, c 1:19
     assert batch.token_ids.tolist() == [0, 0, *[ord("c")] * 18]
     assert batch.positions.tolist() == [17, 2, *range(1, 19)]
-    assert batch.block_tables.tolist() == [[0, 1], [2, 0], [3, 4]]
-    assert batch.slot_mapping.tolist() == [17, 34, *range(49, 67)]
+    assert batch.block_tables.tolist() == [[[0, 1], [2, -1], [3, 4]]]
+    assert batch.slot_mapping.tolist() == [[17, 34, *range(49, 67)]]
     assert batch.query_start.tolist() == [0, 1, 2, 20]
     assert batch.seq_lens.tolist() == [18, 3, 19]
     assert batch.logit_rows.tolist() == [0, 1, *range(2, 20)]

@@ -39,7 +39,7 @@ def test_every_value_of_a_graph_can_be_tapped() -> None:
     """Tapped values have places of their own; the others share the arena, and none may overwrite a living one."""
     graph = llama_like()
     tapped = tap(graph, [node.name for node in graph])
-    batch = make_batch([(new_sequences(8, [random_ids(20)])[0], 20)])
+    batch = make_batch([(new_sequences(8, [random_ids(20)])[0], 20)], num_groups=2)
     expected = ReferenceExecutor("float64").compile(tapped, 8).run(batch)
     found = CpuExecutor().compile(tapped, 8).run(batch)
     assert found.taps.keys() == expected.taps.keys() != set()
@@ -80,7 +80,7 @@ def test_programs_run_side_by_side() -> None:
 
 def test_a_step_without_logits() -> None:
     [sequence] = new_sequences(4, [random_ids(12)])
-    result = CpuExecutor().compile(llama_like(), 4).run(make_batch([(sequence, 12)], logit_rows=[]))
+    result = CpuExecutor().compile(llama_like(), 4).run(make_batch([(sequence, 12)], logit_rows=[], num_groups=2))
     assert result.logits.shape == (0, VOCAB)
 
 
@@ -90,8 +90,9 @@ def test_hidden_states_agree_with_the_reference(graph: Graph, isa: str) -> None:
     graph = fuse(hidden(graph))
     programs = [ReferenceExecutor("float64").compile(graph, 4), CpuExecutor(isa=isa).compile(graph, 4)]
     [sequence] = new_sequences(4, [random_ids(33)])
+    num_groups = len(programs[0].info.kv_groups)
     for count, rows in [(20, [2, 19]), (2, []), (11, range(11))]:
-        a, b = (program.run(hidden_batch([(sequence, count)], rows)) for program in programs)
+        a, b = (program.run(hidden_batch([(sequence, count)], rows, num_groups=num_groups)) for program in programs)
         sequence.num_computed += count
         assert a.taps[HIDDEN].shape == b.taps[HIDDEN].shape == (len(rows), graph.outputs[HIDDEN].width)
         np.testing.assert_allclose(b.taps[HIDDEN], a.taps[HIDDEN], rtol=0, atol=2e-5)
@@ -113,9 +114,10 @@ def test_settings_that_cannot_be_met_are_refused(settings: dict[str, object], me
 
 
 def test_the_size_of_a_block_counts_what_is_allocated() -> None:
-    """Values are padded to 16 columns: 3 layers, 2 kv heads of 8 columns, float32."""
-    assert CpuExecutor().kv_block_nbytes(llama_like()) == 16 * 3 * 2 * (8 + 16) * 4
-    assert CpuExecutor(kv_cache_dtype="float16").kv_block_nbytes(llama_like()) == 16 * 3 * 2 * (8 + 16) * 2
+    """Values are padded to 16 columns: 2 layers and one with a window, 2 kv heads of 8 columns, float32."""
+    layer = 16 * 2 * (8 + 16) * 4
+    assert CpuExecutor().kv_block_nbytes(llama_like()) == [2 * layer, layer]
+    assert CpuExecutor(kv_cache_dtype="float16").kv_block_nbytes(llama_like()) == [layer, layer // 2]
 
 
 def test_a_cache_beyond_all_memory_is_refused() -> None:
@@ -127,7 +129,7 @@ def test_a_bad_batch_is_refused_before_anything_is_written() -> None:
     program = CpuExecutor().compile(llama_like(), 4)
     [sequence] = new_sequences(4, [[0, VOCAB]])
     with pytest.raises(ExecutorError, match=f"token_ids holds {VOCAB}"):
-        program.run(make_batch([(sequence, 2)]))
+        program.run(make_batch([(sequence, 2)], num_groups=2))
 
 
 def test_closing_frees_and_ends() -> None:

@@ -59,8 +59,9 @@ def one_op(x: np.ndarray, build: Callable[[GraphBuilder, Value], Value]) -> Grap
 
 def run(executor: CpuExecutor | ReferenceExecutor, graph: Graph, count: int, chunk: int | None = None) -> np.ndarray:
     """The tapped value for `count` rows of one sequence, `chunk` rows a step."""
-    program = executor.compile(graph, num_blocks=2 * (count // 16 + 1), require_finite=False)  # the input is a weight
-    [sequence] = new_sequences(program.info.num_blocks, [range(count)])
+    # The input is a weight, and may hold what no weight may.
+    program = executor.compile(graph, num_blocks=2 * (count // 16 + 1), require_finite=False)
+    [sequence] = new_sequences(program.info.kv_groups[0].num_blocks, [range(count)])
     found = []
     while (left := count - sequence.num_computed) > 0:
         step = min(chunk or count, left)

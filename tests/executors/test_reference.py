@@ -14,7 +14,7 @@ from support.steps import batched, chunked, decode_one_by_one, full_forward, mak
 from pellucid.errors import ExecutorError, UnsupportedModel
 from pellucid.executors import get_executor
 from pellucid.executors import reference as ops
-from pellucid.executors.base import BLOCK_SIZE
+from pellucid.executors.base import BLOCK_SIZE, KVGroup
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.graph.builder import ACTIVATIONS, GraphBuilder
 from pellucid.graph.ir import Graph, Node, Value
@@ -249,16 +249,19 @@ def test_logit_rows_are_those_asked_for() -> None:
     ids = random_ids(9)
     full = full_forward(program, ids)
     [sequence] = new_sequences(4, [ids])
-    np.testing.assert_allclose(program.run(make_batch([(sequence, 9)], [8, 2])).logits, full[[8, 2]], atol=1e-6)
-    assert program.run(make_batch([(sequence, 9)], [])).logits.shape == (0, VOCAB)
+    np.testing.assert_allclose(
+        program.run(make_batch([(sequence, 9)], [8, 2], num_groups=2)).logits, full[[8, 2]], atol=1e-6
+    )
+    assert program.run(make_batch([(sequence, 9)], [], num_groups=2)).logits.shape == (0, VOCAB)
 
 
 def test_program_info_and_block_bytes() -> None:
     graph = llama_like(3)
     executor = ReferenceExecutor("float64")
-    assert executor.kv_block_nbytes(graph) == 3 * 2 * BLOCK_SIZE * 2 * 8 * 8
+    assert executor.kv_block_nbytes(graph) == [2 * 2 * BLOCK_SIZE * 2 * 8 * 8, 2 * BLOCK_SIZE * 2 * 8 * 8]
     info = executor.compile(graph, 5).info
-    assert (info.executor, info.num_blocks, info.kv_cache_dtype) == ("reference", 5, "float64")
+    assert (info.executor, info.kv_cache_dtype) == ("reference", "float64")
+    assert info.kv_groups == (KVGroup(0, 5), KVGroup(7, 5))
     assert info.weight_nbytes == 2 * sum(tensor.nbytes for tensor in graph.weights().values())
 
 

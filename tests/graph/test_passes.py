@@ -11,6 +11,7 @@ from support.graphs import RandomWeights, gpt2_like, llama_like, random_ids
 from support.steps import full_forward, hidden_batch, make_batch, new_sequences
 
 from pellucid.errors import GraphError
+from pellucid.executors.kv_cache import kv_windows
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.graph.builder import GraphBuilder
 from pellucid.graph.ir import Graph
@@ -29,7 +30,12 @@ def logits(graph: Graph) -> np.ndarray:
 
 def run_taps(graph: Graph) -> dict[str, np.ndarray]:
     [sequence] = new_sequences(4, [IDS])
-    return ReferenceExecutor().compile(graph, 4).run(make_batch([(sequence, len(IDS))])).taps
+    return (
+        ReferenceExecutor()
+        .compile(graph, 4)
+        .run(make_batch([(sequence, len(IDS))], num_groups=len(kv_windows(graph))))
+        .taps
+    )
 
 
 def ops(graph: Graph) -> Counter[str]:
@@ -182,7 +188,11 @@ def test_hidden_states_are_what_the_head_reads(name: str, fused: bool) -> None:
     graph = fuse(graph) if fused else graph
     assert graph.weights().keys() == GRAPHS[name].weights().keys()
     [sequence] = new_sequences(4, [IDS])
-    result = ReferenceExecutor().compile(graph, 4).run(hidden_batch([(sequence, len(IDS))], [0, 7, 20]))
+    result = (
+        ReferenceExecutor()
+        .compile(graph, 4)
+        .run(hidden_batch([(sequence, len(IDS))], [0, 7, 20], num_groups=len(kv_windows(graph))))
+    )
     np.testing.assert_array_equal(result.taps[HIDDEN], expected[[0, 7, 20]])
     np.testing.assert_allclose(result.logits, logits(GRAPHS[name])[-1:], rtol=0, atol=1e-6)
 

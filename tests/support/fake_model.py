@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pellucid.errors import ExecutorError, InvalidParameter
-from pellucid.executors.base import BLOCK_SIZE, Batch, ProgramInfo, StepResult
+from pellucid.executors.base import BLOCK_SIZE, Batch, BlockCopy, KVGroup, ProgramInfo, StepResult
 from pellucid.graph.passes.hidden import HIDDEN
 from pellucid.text.vocabulary import SpecialToken
 
@@ -53,30 +53,41 @@ class FakeProgram:
     """Checks every promise that a Batch makes, then answers from `predict(tokens)`."""
 
     def __init__(
-        self, predict: Predict = hashed, *, hidden: Predict = lambda _: np.zeros(1, np.float32), num_blocks: int = 64
+        self,
+        predict: Predict = hashed,
+        *,
+        hidden: Predict = lambda _: np.zeros(1, np.float32),
+        num_blocks: int = 64,
+        windows: Sequence[int] = (0,),
     ) -> None:
-        self.info = ProgramInfo("fake", "none", 1, "int64", num_blocks, 0)
+        groups = tuple(KVGroup(window, num_blocks) for window in windows)
+        self.info = ProgramInfo("fake", "none", 1, "int64", groups, 0)
         self.batches: list[Batch] = []
+        self.copies: list[BlockCopy] = []
         self.fail_next = False
         self._predict = predict
         self._hidden = hidden
-        self._cache = np.full(num_blocks * BLOCK_SIZE, -1)  # token id by slot
+        self._cache = np.full((len(groups), num_blocks * BLOCK_SIZE), -1)  # token id by group and slot
         self._closed = False
+
+    def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
+        blocks = self._cache.reshape(len(self._cache), -1, BLOCK_SIZE)
+        for group, source, destination in copies:
+            blocks[group, destination] = blocks[group, source]
+        self.copies += copies
 
     def run(self, batch: Batch) -> StepResult:
         if self._closed:
             raise ExecutorError("the program is closed")
         if self.fail_next:
             self.fail_next = False
-            self._cache[batch.slot_mapping] = -7  # undefined from here on
+            for cache, slots in zip(self._cache, batch.slot_mapping, strict=True):
+                cache[slots] = -7  # undefined from here on
             raise ExecutorError("the step failed")
         self.batches.append(batch)
-        counts = np.diff(batch.query_start)
-        assert batch.query_start[0] == 0
-        assert batch.query_start[-1] == len(batch.token_ids) == len(batch.positions) == len(batch.slot_mapping)
-        assert (counts > 0).all()
-        assert len(set(batch.slot_mapping.tolist())) == len(batch.slot_mapping), "two tokens share a slot"
-        self._cache[batch.slot_mapping] = batch.token_ids
+        batch.check(self.info.kv_groups, VOCAB_SIZE)
+        for cache, slots in zip(self._cache, batch.slot_mapping, strict=True):
+            cache[slots] = batch.token_ids
         logits = np.zeros((len(batch.logit_rows), VOCAB_SIZE), np.float32)
         for r, row in enumerate(batch.logit_rows):
             logits[r] = self._predict(self._tokens_up_to(batch, row))
@@ -85,11 +96,19 @@ class FakeProgram:
 
     def _tokens_up_to(self, batch: Batch, row: int) -> list[int]:
         b = int(np.searchsorted(batch.query_start, row, side="right")) - 1
-        length = batch.seq_lens[b] - (batch.query_start[b + 1] - 1 - row)
-        assert batch.positions[row] == length - 1
-        places = np.arange(length)
-        slots = batch.block_tables[b, places // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + places % BLOCK_SIZE
-        return self._cache[slots].tolist()
+        return self._read(batch, b, int(batch.positions[row]) + 1)
+
+    def _read(self, batch: Batch, b: int, length: int) -> list[int]:
+        """The first `length` tokens of sequence b, each from the group that sees it and has the shortest window.
+
+        Without a group that sees all, tokens behind the windows are 0.
+        """
+        found = np.zeros(length, np.int64)
+        for g, group in sorted(enumerate(self.info.kv_groups), key=lambda entry: -(entry[1].window or 2**31)):
+            places = np.arange(max(0, length - group.window) if group.window else 0, length)
+            slots = batch.block_tables[g, b, places // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + places % BLOCK_SIZE
+            found[places] = self._cache[g, slots]
+        return found.tolist()
 
     def close(self) -> None:
         self._closed = True

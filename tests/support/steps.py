@@ -41,8 +41,13 @@ def new_sequences(num_blocks: int, prompts: Sequence[Sequence[int]]) -> list[Tok
     return made
 
 
-def make_batch(work: Sequence[tuple[TokenSequence, int]], logit_rows: Sequence[int] | None = None) -> Batch:
-    """A batch of the next `count` tokens of each sequence; logits for all rows unless `logit_rows` says otherwise."""
+def make_batch(
+    work: Sequence[tuple[TokenSequence, int]], logit_rows: Sequence[int] | None = None, *, num_groups: int = 1
+) -> Batch:
+    """A batch of the next `count` tokens of each sequence; logits for all rows unless `logit_rows` says otherwise.
+
+    A sequence has the same blocks in all KV groups.
+    """
     tokens, positions, slots = [], [], []
     starts, lengths = [0], []
     tables = np.zeros((len(work), max(len(sequence.blocks) for sequence, _ in work)), np.int32)
@@ -58,33 +63,37 @@ def make_batch(work: Sequence[tuple[TokenSequence, int]], logit_rows: Sequence[i
     return Batch(
         token_ids=np.array(tokens, np.int32),
         positions=np.array(positions, np.int32),
-        slot_mapping=np.array(slots, np.int64),
-        block_tables=tables,
+        slot_mapping=np.array([slots] * num_groups, np.int64),
+        block_tables=np.stack([tables] * num_groups),
         query_start=np.array(starts, np.int32),
         seq_lens=np.array(lengths, np.int32),
         logit_rows=np.array(rows, np.int32),
     )
 
 
-def hidden_batch(work: Sequence[tuple[TokenSequence, int]], hidden_rows: Sequence[int]) -> Batch:
+def hidden_batch(
+    work: Sequence[tuple[TokenSequence, int]], hidden_rows: Sequence[int], *, num_groups: int = 1
+) -> Batch:
     """A batch that wants the logits of its last row, and hidden states."""
-    batch = make_batch(work)
+    batch = make_batch(work, num_groups=num_groups)
     return replace(batch, logit_rows=batch.logit_rows[-1:], hidden_rows=np.array(hidden_rows, np.int32))
 
 
 def full_hidden(program: Program, token_ids: Sequence[int]) -> Logits:
     """Hidden states [T, E] of a graph that `hidden` has prepared, all tokens in one step."""
-    [sequence] = new_sequences(program.info.num_blocks, [token_ids])
-    return program.run(hidden_batch([(sequence, len(token_ids))], range(len(token_ids)))).taps[HIDDEN]
+    groups = program.info.kv_groups
+    [sequence] = new_sequences(groups[0].num_blocks, [token_ids])
+    batch = hidden_batch([(sequence, len(token_ids))], range(len(token_ids)), num_groups=len(groups))
+    return program.run(batch).taps[HIDDEN]
 
 
 def batched(program: Program, prompts: Sequence[Sequence[int]], chunk: int) -> list[Logits]:
     """Logits [T, V] of each prompt; every step takes up to `chunk` tokens of each prompt that is not finished."""
-    sequences = new_sequences(program.info.num_blocks, prompts)
+    sequences = new_sequences(program.info.kv_groups[0].num_blocks, prompts)
     while work := [
         (s, min(chunk, len(s.token_ids) - s.num_computed)) for s in sequences if s.num_computed < len(s.token_ids)
     ]:
-        batch = make_batch(work)
+        batch = make_batch(work, num_groups=len(program.info.kv_groups))
         logits = program.run(batch).logits
         for b, (sequence, count) in enumerate(work):
             sequence.logits.append(logits[batch.query_start[b] : batch.query_start[b + 1]])

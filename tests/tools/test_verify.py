@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from support.tiny_model import write_tiny_model
 from pellucid import LLM
 from pellucid.engine.loader import LoadedModel
 from pellucid.errors import InvalidParameter
-from pellucid.executors.base import Batch, StepResult
+from pellucid.executors.base import Batch, BlockCopy, StepResult
 from pellucid.tools.verify import first_receipt, read_results, sampler_settings, verify_results, verify_workload
 
 
@@ -45,6 +45,9 @@ class Faulty:
                 self._fault(result.logits[self._at - self._rows])
             self._rows += rows
         return result
+
+    def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
+        self._program.copy_blocks(copies)
 
     def close(self) -> None:
         self._program.close()
