@@ -1,27 +1,31 @@
 """AsyncLLM: the engine for programs built on asyncio. Many streams at once, each of which can be left at any moment.
 
-One thread steps the engine (engine_thread.py). After a step it marks, for every request that moved, how far its reader
-may read, and wakes each event loop once, however many streams moved. A reader makes its chunk itself, from what is
-there when it gets to it: a slow one holds up nobody, and what it missed comes as one chunk. Prompts are rendered and
-tokenised in worker threads, so a long one does not stop the loop.
+One thread steps the engine (engine_thread.py) and publishes what came of it (streams.py). A slow reader holds up
+nobody, and what it missed comes as one chunk. Prompts are rendered and tokenised in worker threads, so a long one does
+not stop the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pellucid.chat.tools import ToolChoice
 from pellucid.chat.turn import ChatOptions
 from pellucid.engine.chat_answers import chat_params
-from pellucid.engine.engine_thread import EngineThread
+from pellucid.engine.classify import ClassificationOutput
+from pellucid.engine.engine_thread import EngineThread, StepProgress
 from pellucid.engine.llm import LLM, Message, Prompt
+from pellucid.engine.loader import LoadedModel
 from pellucid.engine.outputs import RequestOutput, StreamChunk
+from pellucid.engine.pooling import EmbeddingOutput, ScoreOutput
+from pellucid.engine.reading import Reader
 from pellucid.engine.streams import Add, Prepared, Stream, Streams
 from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
 from pellucid.fields import show
@@ -29,7 +33,9 @@ from pellucid.sampling import SamplingParams
 
 MAX_REQUEST_ID_CHARS = 256
 PROMPT_THREADS = 2
+READING_THREADS = 4
 
+_T = TypeVar("_T")
 _Prepare = Callable[[], Prepared]
 """Done in a thread for prompts: it may take a while, to tokenise a long text or to wait for a grammar."""
 
@@ -50,8 +56,20 @@ class AsyncLLM:
         self._streams = Streams(self._llm._engine)
         self._thread = EngineThread(self._llm._engine, self._streams)
         self._prompt_threads = ThreadPoolExecutor(PROMPT_THREADS, thread_name_prefix="pellucid-prompt")
+        self._reading_threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="pellucid-reading")
         # Also runs when this object is collected, and before the interpreter ends: a daemon thread must not see that.
-        self._close = weakref.finalize(self, _close, self._thread, self._llm, self._prompt_threads)
+        pools = (self._prompt_threads, self._reading_threads)
+        self._close = weakref.finalize(self, _close, self._thread, self._llm, *pools)
+
+    @property
+    def model(self) -> LoadedModel:
+        """What was loaded: configuration, program, tokenizer, chat template."""
+        return self._llm._model
+
+    @property
+    def progress(self) -> StepProgress:
+        """How the engine is getting on."""
+        return self._thread.progress
 
     @property
     def max_model_len(self) -> int:
@@ -127,6 +145,20 @@ class AsyncLLM:
         add = partial(llm._engine.add_request, priority=priority, tenant=tenant, cache_salt=cache_salt)
         return AsyncAnswer(self, prepare, add, _checked_id(request_id))
 
+    async def embed(self, texts: Prompt | Sequence[Prompt], **options: Any) -> list[EmbeddingOutput]:
+        """See `LLM.embed`. The texts are computed in the same steps as whatever else runs."""
+        return await self._read(lambda llm, reader: llm._embed(reader, texts, **options))
+
+    async def score(self, query: Prompt, documents: Prompt | Sequence[Prompt], **options: Any) -> list[ScoreOutput]:
+        """See `LLM.score`."""
+        return await self._read(lambda llm, reader: llm._score(reader, query, documents, **options))
+
+    async def classify(
+        self, texts: str | Sequence[str], labels: Sequence[str], **options: Any
+    ) -> list[ClassificationOutput]:
+        """See `LLM.classify`."""
+        return await self._read(lambda llm, reader: llm._classify(reader, texts, labels, **options))
+
     async def abort(self, request_id: str) -> bool:
         """End the request of this name with "abort"; its blocks are free when this returns. False if there is none."""
         streams = self._streams
@@ -134,10 +166,16 @@ class AsyncLLM:
 
     async def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """See `LLM.tokenize`."""
-        return await asyncio.get_running_loop().run_in_executor(
+        return await self._in_thread(
             self._prompt_threads,
             lambda: self._llm.tokenize(text, add_special=add_special, parse_special=parse_special),
         )
+
+    async def render(self, messages: Sequence[Message], **options: Any) -> tuple[str, list[int]]:
+        """The prompt that a conversation becomes, and its token ids; `options` are those of `chat` about prompts."""
+        chat_options = ChatOptions(**options)
+        turn = await self._in_thread(self._prompt_threads, lambda: self._llm._turns.turn(messages, chat_options))
+        return turn.prompt, turn.token_ids
 
     def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         return self._llm.detokenize(token_ids, skip_special_tokens=skip_special_tokens)
@@ -152,15 +190,18 @@ class AsyncLLM:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _start(self, prepare: _Prepare, add: Add, request_id: str | None, *, whole: bool) -> Stream:
-        loop = asyncio.get_running_loop()
-        try:
-            prepared = await loop.run_in_executor(self._prompt_threads, prepare)
-        except RuntimeError:
-            if self._close.alive:
-                raise
-            raise InvalidRequest("this AsyncLLM is closed") from None
-        streams, stream = self._streams, Stream(loop, self._llm._model, prepared, request_id, whole=whole)
+    async def _start(
+        self,
+        prepare: _Prepare,
+        add: Add,
+        request_id: str | None,
+        on_moved: Callable[[Stream], None],
+        *,
+        whole: bool,
+    ) -> Stream:
+        prepared = await self._in_thread(self._prompt_threads, prepare)
+        loop, model = asyncio.get_running_loop(), self._llm._model
+        streams, stream = self._streams, Stream(loop, model, prepared, request_id, on_moved, whole=whole)
         added = self._thread.submit(lambda: streams.add(stream, add))
         try:
             await asyncio.wrap_future(added)
@@ -175,6 +216,30 @@ class AsyncLLM:
             streams = self._streams
             with suppress(PellucidError):  # the engine has stopped: everything is free
                 self._thread.submit(lambda: streams.drop(stream))
+
+    async def _read(self, work: Callable[[LLM, Reader], _T]) -> _T:
+        """Do `work` in a thread for reading. Cancelled, it ends with the next step."""
+        cancelled = threading.Event()
+
+        def drive(turn: Callable[[], None]) -> None:
+            self._thread.submit(turn).result()
+            if cancelled.is_set():
+                raise InvalidRequest("nobody waits for this any more")
+
+        reader = Reader(self._llm._engine, drive, max_queued=2 * self.config.max_num_seqs)
+        try:
+            return await self._in_thread(self._reading_threads, lambda: work(self._llm, reader))
+        finally:
+            cancelled.set()
+
+    async def _in_thread(self, threads: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(threads, work)
+        except RuntimeError:
+            if self._close.alive:
+                raise
+            raise InvalidRequest("this AsyncLLM is closed") from None
+        return await waiting
 
 
 class AsyncAnswer:
@@ -202,20 +267,35 @@ class AsyncAnswer:
             raise InvalidRequest("this answer has been read already; call generate() or chat() again for another")
         self._begun = True
 
+    async def open(self, on_moved: Callable[[Stream], None]) -> Stream:
+        """Queue the request for a reader who is called rather than waits: see `Stream`. `leave` when it is not wanted.
+
+        Raises InvalidRequest if it cannot be served.
+        """
+        self._begin()
+        return await self._llm._start(*self._arguments, on_moved, whole=False)
+
+    def leave(self, stream: Stream) -> None:
+        """Nobody reads `stream` any more: what is left of it is freed."""
+        self._llm._leave(stream)
+
     async def _chunks(self) -> AsyncIterator[StreamChunk]:
-        stream = await self._llm._start(*self._arguments, whole=False)
+        moved = asyncio.Event()
+        stream = await self._llm._start(*self._arguments, lambda _: moved.set(), whole=False)
         try:
             while not stream.ended:
-                await stream.moved()
+                await moved.wait()
+                moved.clear()
                 for chunk in stream.chunks():
                     yield chunk
         finally:
             self._llm._leave(stream)
 
     async def _whole(self) -> RequestOutput:
-        stream = await self._llm._start(*self._arguments, whole=True)
+        finished = asyncio.Event()
+        stream = await self._llm._start(*self._arguments, lambda _: finished.set(), whole=True)
         try:
-            await stream.moved()
+            await finished.wait()
             return stream.result()
         finally:
             self._llm._leave(stream)
@@ -235,7 +315,8 @@ def _checked_id(request_id: str | None) -> str | None:
     )
 
 
-def _close(thread: EngineThread, llm: LLM, prompt_threads: ThreadPoolExecutor) -> None:
+def _close(thread: EngineThread, llm: LLM, *pools: ThreadPoolExecutor) -> None:
     thread.stop()
-    prompt_threads.shutdown(wait=False, cancel_futures=True)
+    for pool in pools:
+        pool.shutdown(wait=False, cancel_futures=True)
     llm.close()

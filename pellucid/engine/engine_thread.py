@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from pellucid.engine.engine import Engine
@@ -31,6 +33,19 @@ class Listener(Protocol):
         """No step will follow. The books are closed: only what requests say of themselves may be read."""
 
 
+@dataclass(frozen=True)
+class StepProgress:
+    """`num_steps` have ended; for `seconds_without_step` there has been work and none has (0 without work).
+
+    The other numbers are read while a step may run: each is right, but they may be one step apart.
+    """
+
+    num_steps: int
+    seconds_without_step: float
+    num_running: int
+    num_waiting: int
+
+
 class EngineThread:
     """Steps the engine while it has work, sleeps while it has none.
 
@@ -44,6 +59,10 @@ class EngineThread:
         self._changed = threading.Condition()
         self._closed = False
         self._failure: str | None = None
+        self._num_steps = 0
+        self._working_since: float | None = (
+            None  # the end of the last step, or the beginning of work; None without work
+        )
         self._thread = threading.Thread(target=self._run, name="pellucid-engine", daemon=True)
         self._thread.start()
 
@@ -60,6 +79,17 @@ class EngineThread:
             self._changed.notify()
         return future
 
+    @property
+    def progress(self) -> StepProgress:
+        """Any thread may ask."""
+        scheduler, since = self._engine.scheduler, self._working_since
+        return StepProgress(
+            num_steps=self._num_steps,
+            seconds_without_step=0.0 if since is None else monotonic() - since,
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+        )
+
     def stop(self) -> None:
         """End every request with "abort" and the thread with them; returns when both are done. Twice is fine."""
         with self._changed:
@@ -71,7 +101,10 @@ class EngineThread:
         try:
             while self._wait_for_work():
                 self._run_commands()
-                if changed := self._engine.step():
+                changed = self._engine.step()
+                self._num_steps += 1
+                self._working_since = monotonic()
+                if changed:
                     self._listener.progress(changed)
             self._engine.abort(list(self._engine.scheduler))
         except BaseException as error:
@@ -93,7 +126,9 @@ class EngineThread:
         """False when it is time to stop."""
         with self._changed:
             while not (self._commands or self._closed or self._engine.has_unfinished):
+                self._working_since = None
                 self._changed.wait()
+            self._working_since = self._working_since or monotonic()
             return not self._closed
 
     def _run_commands(self) -> None:

@@ -197,9 +197,7 @@ class LLM:
 
         Raises InvalidRequest (and starts nothing) when a text is empty or longer than the context: none is ever cut.
         """
-        prompts = [self._prompt(text) for text in _prompt_list(texts)]
-        options: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "dimensions": dimensions}
-        return embed(self._reader(), self._model, prompts, **options)
+        return self._embed(self._reader(), texts, pooling=pooling, normalize=normalize, dimensions=dimensions)
 
     def score(
         self, query: Prompt, documents: Prompt | Sequence[Prompt], *, pooling: Pooling = "mean"
@@ -208,8 +206,7 @@ class LLM:
 
         Results come in the order of the documents. Raises what `embed` raises.
         """
-        first, *others = self.embed([query, *_prompt_list(documents)], pooling=pooling)
-        return [similarity(first, other) for other in others]
+        return self._score(self._reader(), query, documents, pooling=pooling)
 
     def classify(
         self,
@@ -228,9 +225,7 @@ class LLM:
 
         Raises InvalidRequest (and starts nothing) for labels that cannot be told apart and a text that does not fit.
         """
-        several = [texts] if isinstance(texts, str) or not isinstance(texts, Sequence) else texts
-        options: dict[str, Any] = {"template": template, "calibrate": calibrate, "explain": explain}
-        return classify(self._reader(), self._model, several, labels, **options)
+        return self._classify(self._reader(), texts, labels, template=template, calibrate=calibrate, explain=explain)
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of `text`: with the model's begin token, and with control tokens read as such, if wanted."""
@@ -256,7 +251,47 @@ class LLM:
     def _reader(self) -> Reader:
         with self._lock:
             self._require_open()
-        return Reader(self._engine, self._lock, max_queued=2 * self.config.max_num_seqs)
+
+        def drive(turn: Callable[[], None]) -> None:
+            with self._lock:
+                turn()
+                self._engine.step()
+
+        return Reader(self._engine, drive, max_queued=2 * self.config.max_num_seqs)
+
+    # What reads texts, for LLM and AsyncLLM: each has its own way to drive the engine.
+
+    def _embed(
+        self,
+        reader: Reader,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> list[EmbeddingOutput]:
+        prompts = [self._prompt(text) for text in _prompt_list(texts)]
+        return embed(reader, self._model, prompts, pooling=pooling, normalize=normalize, dimensions=dimensions)
+
+    def _score(
+        self, reader: Reader, query: Prompt, documents: Prompt | Sequence[Prompt], *, pooling: Pooling = "mean"
+    ) -> list[ScoreOutput]:
+        first, *others = self._embed(reader, [query, *_prompt_list(documents)], pooling=pooling)
+        return [similarity(first, other) for other in others]
+
+    def _classify(
+        self,
+        reader: Reader,
+        texts: str | Sequence[str],
+        labels: Sequence[str],
+        *,
+        template: str | None = None,
+        calibrate: bool | Sequence[str] = True,
+        explain: bool = False,
+    ) -> list[ClassificationOutput]:
+        several = [texts] if isinstance(texts, str) or not isinstance(texts, Sequence) else texts
+        options: dict[str, Any] = {"template": template, "calibrate": calibrate, "explain": explain}
+        return classify(reader, self._model, several, labels, **options)
 
     def _prompt(self, prompt: Prompt) -> EncodedPrompt:
         if isinstance(prompt, str):

@@ -43,6 +43,11 @@ class LoadedModel:
     given_template: ChatTemplate | None = None
 
     @property
+    def has_chat_template(self) -> bool:
+        """Whether there is one; it may still turn out to be broken when it is used."""
+        return self.given_template is not None or self.tokenizer.has_chat_template
+
+    @property
     def chat_template(self) -> ChatTemplate | None:
         """Its own is compiled when it is first used: plain prompts need none."""
         return self.given_template or self.tokenizer.chat_template

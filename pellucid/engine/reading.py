@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from pellucid.engine.engine import Engine
@@ -16,11 +15,14 @@ Reading = tuple[Sequence[int], Readout]
 
 
 class Reader:
-    """Runs readouts on an engine that other threads may use, too: `lock` is held for each call to it."""
+    """Runs readouts on an engine that others may use, too.
 
-    def __init__(self, engine: Engine, lock: threading.Lock, *, max_queued: int) -> None:
+    `drive(turn)` calls `turn` between two steps of the engine and sees to it that a step follows.
+    """
+
+    def __init__(self, engine: Engine, drive: Callable[[Callable[[], None]], None], *, max_queued: int) -> None:
         self.engine = engine
-        self._lock = lock
+        self._drive = drive
         self.max_queued = max_queued
 
     def read(self, readings: Iterable[Reading]) -> list[Request]:
@@ -31,21 +33,23 @@ class Reader:
         upcoming = iter(readings)
         requests: list[Request] = []
         running: list[Request] = []
+
+        def turn() -> None:
+            for request in running:
+                if request.finish_reason not in (None, "stop"):
+                    reason = request.error or "the model was closed while it was being computed"
+                    raise ExecutorError(f"text {requests.index(request)} could not be read: {reason}")
+            running[:] = [request for request in running if request.finish_reason is None]
+            for token_ids, readout in islice(upcoming, self.max_queued - len(running)):
+                request = self.engine.add_readout(token_ids, readout)
+                requests.append(request)
+                running.append(request)
+
         try:
-            while True:
-                with self._lock:
-                    for token_ids, readout in islice(upcoming, self.max_queued - len(running)):
-                        request = self.engine.add_readout(token_ids, readout)
-                        requests.append(request)
-                        running.append(request)
-                    if not running:
-                        return requests
-                    self.engine.step()
-                for request in running:
-                    if request.finish_reason not in (None, "stop"):
-                        reason = request.error or "the model was closed while it was being computed"
-                        raise ExecutorError(f"text {requests.index(request)} could not be read: {reason}")
-                running = [request for request in running if request.finish_reason is None]
+            self._drive(turn)
+            while running:
+                self._drive(turn)
         finally:
-            with self._lock:
-                self.engine.abort(running)
+            if running:
+                self._drive(lambda: self.engine.abort(running))
+        return requests

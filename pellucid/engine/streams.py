@@ -1,4 +1,7 @@
-"""Streams: answers on their way from the engine's thread, which publishes, to the tasks of event loops, which read.
+"""Streams: answers on their way from the engine's thread, which publishes, to readers on event loops.
+
+After a step, `Streams` marks for every request that moved how far its reader may read, and wakes each event loop once,
+however many streams moved. A reader makes its chunks itself, from what is there when it gets to it.
 
 What may not enter here: steps (engine_thread.py), prompts and arguments (async_engine.py).
 """
@@ -36,7 +39,11 @@ Add = Callable[[Sequence[int], SamplingParams], list[Request]]
 
 
 class Stream:
-    """One prompt's answers between the engine's thread, which publishes, and the task that reads."""
+    """One prompt's answers between the engine's thread, which publishes, and whoever reads.
+
+    `on_moved` is called on the reader's event loop when something was published since it was called last: after each
+    step that gave a token or, while `whole` is set, only when everything is there.
+    """
 
     def __init__(
         self,
@@ -44,12 +51,13 @@ class Stream:
         model: LoadedModel,
         prepared: Prepared,
         request_id: str | None,
+        on_moved: Callable[[Stream], None],
         *,
         whole: bool,
     ) -> None:
         self.loop = loop
         self.request_id = request_id
-        self.whole = whole  # woken only when everything is there
+        self.whole = whole
         self.wake_is_due = False
         self.requests: list[Request] = []
         self.answers: dict[Request, AnswerStream] = {}
@@ -59,22 +67,12 @@ class Stream:
         self._model = model
         self.prepared = prepared
         self._reader = ChatReader(prepared.turn)
-        self._moved = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._on_moved = on_moved
 
     def wake(self) -> None:
         """In the loop's thread: something was published."""
         self.wake_is_due = False  # before anything is read, so that what is published after it wakes again
-        self._moved = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def moved(self) -> None:
-        """Wait until there is something that has not been read."""
-        if not self._moved:
-            self._waiter = self.loop.create_future()
-            await self._waiter
-        self._moved = False
+        self._on_moved(self)
 
     def chunks(self) -> list[StreamChunk]:
         """What is new; with the last of it, the result."""

@@ -52,6 +52,10 @@ class Tokenizer:
 
         return cls(read_folder_vocabulary(checkpoint))
 
+    @property
+    def has_chat_template(self) -> bool:
+        return self._vocabulary.template_source is not None
+
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
         """The model's own chat template; None where it has none."""
