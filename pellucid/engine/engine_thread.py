@@ -10,15 +10,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
+from pellucid.cache.manager import CacheStats
 from pellucid.engine.engine import Engine
 from pellucid.engine.request import Request
 from pellucid.errors import ExecutorError, InvalidRequest, PellucidError
 
 logger = logging.getLogger(__name__)
+
+STOCK_INTERVAL = 0.1
 
 _T = TypeVar("_T")
 
@@ -35,15 +38,16 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class StepProgress:
-    """`num_steps` have ended; for `seconds_without_step` there has been work and none has (0 without work).
+    """What the engine's thread wrote down between two steps, at most `STOCK_INTERVAL` ago or when it had nothing to do.
 
-    The other numbers are read while a step may run: each is right, but they may be one step apart.
+    `seconds_without_step` is of now: for so long there has been work and no step has ended; 0 without work.
     """
 
     num_steps: int
     seconds_without_step: float
     num_running: int
     num_waiting: int
+    cache: CacheStats
 
 
 class EngineThread:
@@ -63,6 +67,7 @@ class EngineThread:
         self._working_since: float | None = (
             None  # the end of the last step, or the beginning of work; None without work
         )
+        self._take_stock(monotonic())
         self._thread = threading.Thread(target=self._run, name="pellucid-engine", daemon=True)
         self._thread.start()
 
@@ -82,13 +87,8 @@ class EngineThread:
     @property
     def progress(self) -> StepProgress:
         """Any thread may ask."""
-        scheduler, since = self._engine.scheduler, self._working_since
-        return StepProgress(
-            num_steps=self._num_steps,
-            seconds_without_step=0.0 if since is None else monotonic() - since,
-            num_running=len(scheduler.running),
-            num_waiting=len(scheduler.waiting),
-        )
+        since = self._working_since
+        return replace(self._stock, seconds_without_step=0.0 if since is None else monotonic() - since)
 
     def stop(self) -> None:
         """End every request with "abort" and the thread with them; returns when both are done. Twice is fine."""
@@ -103,7 +103,9 @@ class EngineThread:
                 self._run_commands()
                 changed = self._engine.step()
                 self._num_steps += 1
-                self._working_since = monotonic()
+                self._working_since = now = monotonic()
+                if now > self._stock_due:
+                    self._take_stock(now)
                 if changed:
                     self._listener.progress(changed)
             self._engine.abort(list(self._engine.scheduler))
@@ -127,9 +129,22 @@ class EngineThread:
         with self._changed:
             while not (self._commands or self._closed or self._engine.has_unfinished):
                 self._working_since = None
+                self._take_stock(monotonic())
                 self._changed.wait()
             self._working_since = self._working_since or monotonic()
             return not self._closed
+
+    def _take_stock(self, now: float) -> None:
+        """In the engine's thread, between two steps: nobody else may look into the scheduler and the cache."""
+        scheduler = self._engine.scheduler
+        self._stock = StepProgress(
+            num_steps=self._num_steps,
+            seconds_without_step=0.0,
+            num_running=len(scheduler.running),
+            num_waiting=scheduler.num_waiting,
+            cache=self._engine.cache.stats(),
+        )
+        self._stock_due = now + STOCK_INTERVAL
 
     def _run_commands(self) -> None:
         while self._commands:

@@ -110,7 +110,7 @@ def model_info(llm: AsyncLLM, load_seconds: float) -> ModelInfo:
         has_chat_template=model.has_chat_template,
         max_num_seqs=llm.config.max_num_seqs,
         max_num_batched_tokens=llm.config.max_num_batched_tokens,
-        num_blocks=model.program.info.num_blocks,
+        num_blocks=sum(group.num_blocks for group in model.program.info.kv_groups),
         block_size=BLOCK_SIZE,
         load_seconds=load_seconds,
     )

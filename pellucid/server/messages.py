@@ -136,8 +136,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     has_chat_template: bool
     max_num_seqs: int
     max_num_batched_tokens: int
-    num_blocks: int
-    block_size: int
+    num_blocks: int  # of all groups
+    block_size: int  # tokens
     load_seconds: float
 
     @property
@@ -158,33 +158,25 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     num_running: int = 0
     num_waiting: int = 0
     seconds_without_step: float = 0.0
-    blocks_total: int = 0
+    kv_cache_usage: float = 0.0  # share of the blocks that belong to a request, 0 to 1
+    blocks_free: int = 0
     blocks_used: int = 0
-    blocks_cached: int = 0
+    blocks_cached: int = 0  # free ones that may still be found
     steps_total: int = 0
     prompt_tokens_total: int = 0
     generation_tokens_total: int = 0
     preemptions_total: int = 0
-    prefix_cache_queries_total: int = 0
-    prefix_cache_hits_total: int = 0
+    prefix_cache_queries_total: int = 0  # tokens looked up
+    prefix_cache_hits_total: int = 0  # and found
     drafted_tokens_total: int = 0
     accepted_tokens_total: int = 0
-
-    @property
-    def blocks_free(self) -> int:
-        return self.blocks_total - self.blocks_used
-
-    @property
-    def kv_cache_usage(self) -> float:
-        """Share of the blocks that belong to a request, 0 to 1."""
-        return self.blocks_used / self.blocks_total if self.blocks_total else 0.0
 
     def after(self, earlier: Stats) -> Stats:
         """These, counted on from those of an engine that is gone."""
         totals = {
             name: getattr(self, name) + getattr(earlier, name)
             for name in self.__struct_fields__
-            if name.endswith("_total") and name != "blocks_total"
+            if name.endswith("_total")
         }
         return msgspec.structs.replace(self, **totals)
 

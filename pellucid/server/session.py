@@ -62,6 +62,7 @@ class EngineSession:
         self._held: dict[int, _Answering] = {}  # moved while the front could take nothing
         self._num_prompt_tokens = 0
         self._num_generated_tokens = 0
+        self._num_preemptions = 0
 
     def carry_out(self, command: Command) -> None:
         match command:
@@ -96,9 +97,16 @@ class EngineSession:
             num_running=progress.num_running,
             num_waiting=progress.num_waiting,
             seconds_without_step=progress.seconds_without_step,
+            kv_cache_usage=progress.cache.usage,
+            blocks_free=progress.cache.num_blocks_free,
+            blocks_used=progress.cache.num_blocks_used,
+            blocks_cached=progress.cache.num_blocks_cached,
             steps_total=progress.num_steps,
+            prefix_cache_queries_total=progress.cache.num_queried_tokens,
+            prefix_cache_hits_total=progress.cache.num_hit_tokens,
             prompt_tokens_total=self._num_prompt_tokens,
             generation_tokens_total=self._num_generated_tokens,
+            preemptions_total=self._num_preemptions,
         )
 
     def _begin(self, call: int, work: Coroutine[Any, Any, None]) -> None:
@@ -188,6 +196,7 @@ class EngineSession:
             result = stream.result() if stream.finished else None
             self._num_generated_tokens += result.usage.completion_tokens if result is not None else 0
         if result is not None:
+            self._num_preemptions += result.metrics.num_preemptions
             self._post(Finished(call, result))
             self._end(answering)
 
