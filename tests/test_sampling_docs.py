@@ -1,5 +1,6 @@
 """docs/sampling.md is true: its examples run, its order is the code's, and every parameter of the sampler is in it."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from pellucid.sampling import SamplingParams
 from pellucid.sampling_fields import SAMPLERS
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "sampling.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "sampling.md").read_text("utf-8")
 
 
 def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +22,19 @@ def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFix
         exec(compile(code, "docs/sampling.md", "exec"), names)
     assert "top_p: mirostat chooses in place of it" in capsys.readouterr().out
     names["llm"].close()  # type: ignore[attr-defined]
+
+
+def test_pictures_are_current_and_shown() -> None:
+    spec = importlib.util.spec_from_file_location("make_sampling_docs", ROOT / "scripts" / "make_sampling_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    pictures = script.render()
+    assert sorted(pictures) == sorted((ROOT / "docs" / "pictures").iterdir())
+    for path, content in pictures.items():
+        assert path.read_text("utf-8") == content, f"{path.name} is out of date; run `make docs`"
+        assert f"](pictures/{path.name})" in PAGE
 
 
 def test_the_order_is_that_of_the_code() -> None:
