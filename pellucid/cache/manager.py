@@ -54,11 +54,16 @@ class CacheManager:
         assert groups, "a model without attention has no use for a cache"
         self.block_size = block_size
         self.windows = [group.window for group in groups]
-        self.pools = [BlockPool(group.num_blocks) for group in groups]
+        self.num_blocks = [group.num_blocks for group in groups]
         self.prefix_caching = enable_prefix_caching
+        self._num_queried = self._num_hit = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every sequence and everything that is cached. What `stats` counts goes on."""
+        self.pools = [BlockPool(num_blocks) for num_blocks in self.num_blocks]
         self._sequences: dict[Hashable, _Sequence] = {}
         self._copies: list[BlockCopy] = []
-        self._num_queried = self._num_hit = 0
 
     # What fits
 

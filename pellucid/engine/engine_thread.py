@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-from pellucid.cache.manager import CacheStats
 from pellucid.engine.engine import Engine
 from pellucid.engine.request import Request
+from pellucid.engine.stats import EngineStats
 from pellucid.errors import ExecutorError, InvalidRequest, PellucidError
 
 logger = logging.getLogger(__name__)
@@ -43,11 +43,8 @@ class StepProgress:
     `seconds_without_step` is of now: for so long there has been work and no step has ended; 0 without work.
     """
 
-    num_steps: int
-    seconds_without_step: float
-    num_running: int
-    num_waiting: int
-    cache: CacheStats
+    stats: EngineStats
+    seconds_without_step: float = 0.0
 
 
 class EngineThread:
@@ -63,7 +60,6 @@ class EngineThread:
         self._changed = threading.Condition()
         self._closed = False
         self._failure: str | None = None
-        self._num_steps = 0
         self._working_since: float | None = (
             None  # the end of the last step, or the beginning of work; None without work
         )
@@ -102,7 +98,6 @@ class EngineThread:
             while self._wait_for_work():
                 self._run_commands()
                 changed = self._engine.step()
-                self._num_steps += 1
                 self._working_since = now = monotonic()
                 if now > self._stock_due:
                     self._take_stock(now)
@@ -136,14 +131,7 @@ class EngineThread:
 
     def _take_stock(self, now: float) -> None:
         """In the engine's thread, between two steps: nobody else may look into the scheduler and the cache."""
-        scheduler = self._engine.scheduler
-        self._stock = StepProgress(
-            num_steps=self._num_steps,
-            seconds_without_step=0.0,
-            num_running=len(scheduler.running),
-            num_waiting=scheduler.num_waiting,
-            cache=self._engine.cache.stats(),
-        )
+        self._stock = StepProgress(self._engine.stats())
         self._stock_due = now + STOCK_INTERVAL
 
     def _run_commands(self) -> None:

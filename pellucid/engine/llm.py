@@ -25,6 +25,7 @@ from pellucid.engine.progress import ProgressBar
 from pellucid.engine.reading import Reader
 from pellucid.engine.readout import Pooling
 from pellucid.engine.results import AnswerStream, build_result, refused_result
+from pellucid.engine.stats import EngineStats
 from pellucid.errors import InvalidParameter, InvalidRequest
 from pellucid.fields import show
 from pellucid.sampling import SamplingParams
@@ -233,6 +234,10 @@ class LLM:
 
     def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         return self.tokenizer.decode(list(token_ids), skip_special=skip_special_tokens)
+
+    def stats(self) -> EngineStats:
+        """How the engine is getting on; any thread may ask at any time."""
+        return self._engine.stats()
 
     def close(self) -> None:
         """Free everything. Further calls raise InvalidRequest; closing twice is fine."""

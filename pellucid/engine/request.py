@@ -87,6 +87,11 @@ class Request:
         return len(self.token_ids) - self.num_computed_tokens
 
     @property
+    def has_prompt(self) -> bool:
+        """Whether all of its prompt is computed."""
+        return self.num_computed_tokens >= self.num_prompt_tokens
+
+    @property
     def is_ready(self) -> bool:
         """False until the sampler has the constraint that is being compiled."""
         return self.grammar is None

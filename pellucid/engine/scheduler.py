@@ -6,7 +6,8 @@ recomputation after a preemption are all this one subtraction; there is no prefi
 cached counts as computed; draft tokens are added to the difference where budget and blocks are left over.
 
 Only book-keeping may enter this file: no arrays, no model, no text, no sampling. Cache policy belongs into cache/,
-fairness into waiting.py, array building into step.py, stop conditions into engine.py.
+fairness into waiting.py, what else requests wait for into queues.py, array building into step.py, stop conditions
+into token_text.py.
 """
 
 from __future__ import annotations
@@ -14,52 +15,15 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from pellucid.cache.manager import CacheManager
+from pellucid.engine.plan import ScheduledRequest, StepInMaking, StepPlan
+from pellucid.engine.queues import Queues
 from pellucid.engine.request import Request
-from pellucid.engine.waiting import TenantShares, WaitingQueue
-from pellucid.executors.base import BlockCopy
+from pellucid.engine.waiting import TenantShares
 
 LOOK_AHEAD = 4
 """Waiting requests that do not fit and are passed over, at most, in one step."""
-
-
-@dataclass(frozen=True)
-class ScheduledRequest:
-    """Compute tokens [start, start + count) of `request` and its drafts. Its block tables, one a group, cover them.
-
-    The tables are the cache's own: valid until the next call of the scheduler.
-    """
-
-    request: Request
-    start: int
-    count: int
-    block_tables: Sequence[Sequence[int]]
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """One step's work. `copies` come before anything is computed. `preempted` lost their blocks for it."""
-
-    scheduled: tuple[ScheduledRequest, ...]
-    preempted: tuple[Request, ...] = ()
-    copies: tuple[BlockCopy, ...] = ()
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(s.count for s in self.scheduled)
-
-
-@dataclass
-class _Step:
-    """A plan in the making, and what is left to give away."""
-
-    budget: int  # tokens
-    logit_rows: int
-    scheduled: dict[Request, ScheduledRequest] = field(default_factory=dict)
-    preempted: list[Request] = field(default_factory=list)
-    out_of_blocks: bool = False
 
 
 class Scheduler:
@@ -75,8 +39,7 @@ class Scheduler:
     that the step has already. The oldest of the highest priority can never be preempted, so everything finishes. A
     waiting request takes seat and blocks only from running ones of lower priority.
 
-    Answers after the first to one prompt wait until the first one's prompt is computed and then share its blocks. When
-    the first one is gone or preempted before that, they go on by themselves.
+    Answers after the first to one prompt wait until the first one's prompt is computed and then share its blocks.
 
     `prefill_chunk` limits the tokens of one request in a step; `max_logit_rows` the tokens of all requests that want
     log-probabilities of their prompt (each is a row of V floats).
@@ -98,54 +61,35 @@ class Scheduler:
         self.max_logit_rows = max_logit_rows or max_num_batched_tokens
         self.shares = TenantShares()
         self.running: list[Request] = []  # by priority, and then in the order they were admitted
-        self.waiting = WaitingQueue(self.shares)
-        self._followers: dict[Request, list[Request]] = {}  # answers that wait for their leader's prompt
-        self._unready: dict[Request, None] = {}
+        self.queues = Queues(self.shares)
 
     def __iter__(self) -> Iterator[Request]:
         """Every request that is not finished."""
         yield from self.running
-        yield from self.waiting
-        for followers in self._followers.values():
-            yield from followers
-        yield from self._unready
+        yield from self.queues
 
     @property
     def num_waiting(self) -> int:
-        return len(self.waiting) + sum(map(len, self._followers.values())) + len(self._unready)
-
-    @property
-    def unready(self) -> Sequence[Request]:
-        """Requests that wait for a constraint."""
-        return tuple(self._unready)
+        return len(self.queues)
 
     def add(self, request: Request) -> None:
         self.shares.arrive(request.tenant)
-        if request.is_ready:
-            self._enqueue(request)
-        else:
-            self._unready[request] = None
+        self.queues.add(request)
 
     def remove(self, request: Request) -> None:
         """Forget a request, wherever it is, and free its blocks."""
-        if request in self._unready:
-            del self._unready[request]
-        elif request in self.waiting:
-            self.waiting.remove(request)
-        elif request.leader is not None and request in self._followers.get(request.leader, ()):
-            self._followers[request.leader].remove(request)
-        else:
+        if not self.queues.remove(request):
             self.running.remove(request)
         self.cache.free(request.key)
         self.shares.leave(request.tenant)
-        self._release_followers(request)
+        self.queues.release_followers(request)
 
     def computed(self, request: Request, num_tokens: int) -> None:
         """The first `num_tokens` tokens of a running request are in the cache. Others may now use its full blocks."""
         request.num_computed_tokens = num_tokens
         self.cache.computed(request.key, self._digests(request, num_tokens), num_tokens)
-        if _has_prompt(request):
-            self._release_followers(request)
+        if request.has_prompt:
+            self.queues.release_followers(request)
 
     def schedule(self) -> StepPlan:
         """Decide the next step. Allocates blocks and moves requests between the queues; tokens are left as they are.
@@ -153,16 +97,14 @@ class Scheduler:
         The plan is empty only when every unfinished request waits for a constraint. Once the step has run, `computed`
         must be called for each scheduled request before the next call.
         """
-        step = _Step(self.max_num_batched_tokens, self.max_logit_rows)
-        for request in [r for r in self._unready if r.is_ready]:
-            del self._unready[request]
-            self._enqueue(request)
+        step = StepInMaking(self.max_num_batched_tokens, self.max_logit_rows)
+        self.queues.move_ready()
         self._make_way(step)
         self._schedule_answers(step)
         self._schedule_prompts(step)
         return StepPlan(tuple(step.scheduled.values()), tuple(step.preempted), tuple(self.cache.take_copies()))
 
-    def _schedule_answers(self, step: _Step) -> None:
+    def _schedule_answers(self, step: StepInMaking) -> None:
         """Requests that lack one token."""
         answers = [r for r in self.running if r.num_missing_tokens == 1]
         for num_after, request in zip(range(len(answers) - 1, -1, -1), answers, strict=True):
@@ -176,7 +118,7 @@ class Scheduler:
             elif self._reserve(request, start, start + count, step):
                 self._take(request, start, count, step)
 
-    def _schedule_prompts(self, step: _Step) -> None:
+    def _schedule_prompts(self, step: StepInMaking) -> None:
         """Requests that lack more, running and waiting ones."""
         running = deque(sorted((r for r in self.running if r.num_missing_tokens > 1), key=self._rank))
         passed: list[Request] = []
@@ -196,17 +138,17 @@ class Scheduler:
             else:
                 passed.append(waiting)
 
-    def _next_waiting(self, passed: list[Request], step: _Step) -> Request | None:
+    def _next_waiting(self, passed: list[Request], step: StepInMaking) -> Request | None:
         """The waiting request to try after those that did not fit; None when nobody may be admitted any more."""
         if len(self.running) >= self.max_num_seqs or step.out_of_blocks or len(passed) > LOOK_AHEAD:
             return None
         if any(request.num_overtakings >= self.max_num_seqs for request in passed):
             return None
-        return self.waiting.best(passed)
+        return self.queues.waiting.best(passed)
 
-    def _make_way(self, step: _Step) -> None:
+    def _make_way(self, step: StepInMaking) -> None:
         """Preempt running requests for the first of the waiting ones, if its priority is higher and that is enough."""
-        request = self.waiting.best() if self.running else None
+        request = self.queues.waiting.best() if self.running else None
         if request is None or request.priority >= self.running[-1].priority:
             return
         start = self._cached(request)
@@ -220,7 +162,7 @@ class Scheduler:
             ):
                 self._preempt(lower.pop(), step)
 
-    def _admit(self, request: Request, step: _Step) -> bool:
+    def _admit(self, request: Request, step: StepInMaking) -> bool:
         """Let a waiting request run and take its first tokens, if the cache has blocks for all of them."""
         if not self._fork(request, step):
             start = self._cached(request)
@@ -231,10 +173,10 @@ class Scheduler:
             self._begin(request, start, count, step)
         return True
 
-    def _fork(self, request: Request, step: _Step) -> bool:
+    def _fork(self, request: Request, step: StepInMaking) -> bool:
         """Admit an answer with the blocks of its leader's prompt; only the prompt's last token is computed again."""
         leader, start = request.leader, request.num_prompt_tokens - 1
-        if leader is None or request.num_preemptions or leader.key not in self.cache or not _has_prompt(leader):
+        if leader is None or request.num_preemptions or leader.key not in self.cache or not leader.has_prompt:
             return False
         if not self.cache.fork(leader.key, request.key, start):
             return False
@@ -244,8 +186,8 @@ class Scheduler:
         self._begin(request, start, 1, step)
         return True
 
-    def _begin(self, request: Request, start: int, count: int, step: _Step) -> None:
-        self.waiting.remove(request)
+    def _begin(self, request: Request, start: int, count: int, step: StepInMaking) -> None:
+        self.queues.waiting.remove(request)
         insort(self.running, request, key=lambda r: r.priority)
         request.num_computed_tokens = start
         request.leader = None
@@ -253,7 +195,7 @@ class Scheduler:
             request.num_cached_tokens = start
         self._take(request, start, count, step)
 
-    def _take(self, request: Request, start: int, count: int, step: _Step) -> None:
+    def _take(self, request: Request, start: int, count: int, step: StepInMaking) -> None:
         tables = self.cache.block_tables(request.key)
         step.scheduled[request] = ScheduledRequest(request, start, count, tables)
         step.budget -= count
@@ -261,7 +203,7 @@ class Scheduler:
             step.logit_rows -= count
         self.shares.charge(request.tenant, count)
 
-    def _reserve(self, request: Request, start: int, end: int, step: _Step) -> bool:
+    def _reserve(self, request: Request, start: int, end: int, step: StepInMaking) -> bool:
         """Blocks for tokens [start, end), if need be those of a lesser request. False: it keeps what it has and waits.
 
         When blocks are that scarce, nobody is admitted in this step: a newcomer would take what others wait for.
@@ -274,32 +216,21 @@ class Scheduler:
             self._preempt(worst, step)
         return True
 
-    def _preempt(self, request: Request, step: _Step) -> None:
+    def _preempt(self, request: Request, step: StepInMaking) -> None:
         self.running.remove(request)
         self.cache.free(request.key)
         request.num_computed_tokens = 0
         request.num_preemptions += 1
         request.num_overtakings = 0
         request.draft_token_ids = []
-        self.waiting.prepend(request)
+        self.queues.waiting.prepend(request)
         step.preempted.append(request)
-        self._release_followers(request)
-
-    def _enqueue(self, request: Request) -> None:
-        leader = request.leader
-        if leader is None or leader.finish_reason or leader.num_preemptions or _has_prompt(leader):
-            self.waiting.append(request)
-        else:
-            self._followers.setdefault(leader, []).append(request)
-
-    def _release_followers(self, leader: Request) -> None:
-        for request in reversed(self._followers.pop(leader, ())):
-            self.waiting.prepend(request)
+        self.queues.release_followers(request)
 
     def _rank(self, request: Request) -> tuple[int, int]:
         return request.priority, self.shares[request.tenant]
 
-    def _count(self, request: Request, start: int, step: _Step) -> int:
+    def _count(self, request: Request, start: int, step: StepInMaking) -> int:
         """Tokens from `start` on that the step has room for."""
         count = min(request.num_tokens - start, step.budget, self.prefill_chunk)
         return min(count, step.logit_rows) if request.wants_prompt_logits else count
@@ -314,8 +245,3 @@ class Scheduler:
         if not self.cache.prefix_caching:
             return ()
         return request.block_hashes.first(num_tokens // self.cache.block_size, request.token_ids)
-
-
-def _has_prompt(request: Request) -> bool:
-    """Whether all of its prompt is computed."""
-    return request.num_computed_tokens >= request.num_prompt_tokens

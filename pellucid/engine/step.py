@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pellucid.engine.scheduler import StepPlan
+from pellucid.engine.plan import StepPlan
 from pellucid.executors.base import BLOCK_SIZE, Batch
 
 

@@ -60,9 +60,6 @@ class EngineSession:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._answering: dict[int, _Answering] = {}
         self._held: dict[int, _Answering] = {}  # moved while the front could take nothing
-        self._num_prompt_tokens = 0
-        self._num_generated_tokens = 0
-        self._num_preemptions = 0
 
     def carry_out(self, command: Command) -> None:
         match command:
@@ -93,21 +90,7 @@ class EngineSession:
     @property
     def stats(self) -> Stats:
         progress = self._llm.progress
-        return Stats(
-            num_running=progress.num_running,
-            num_waiting=progress.num_waiting,
-            seconds_without_step=progress.seconds_without_step,
-            kv_cache_usage=progress.cache.usage,
-            blocks_free=progress.cache.num_blocks_free,
-            blocks_used=progress.cache.num_blocks_used,
-            blocks_cached=progress.cache.num_blocks_cached,
-            steps_total=progress.num_steps,
-            prefix_cache_queries_total=progress.cache.num_queried_tokens,
-            prefix_cache_hits_total=progress.cache.num_hit_tokens,
-            prompt_tokens_total=self._num_prompt_tokens,
-            generation_tokens_total=self._num_generated_tokens,
-            preemptions_total=self._num_preemptions,
-        )
+        return Stats(seconds_without_step=progress.seconds_without_step, **vars(progress.stats))
 
     def _begin(self, call: int, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[call] = asyncio.get_running_loop().create_task(self._guarded(call, work))
@@ -183,20 +166,16 @@ class EngineSession:
         if not answering.started and any(request.times.first_token for request in stream.requests):
             answering.started = True
             first = stream.requests[0]
-            self._num_prompt_tokens += first.num_prompt_tokens
             self._post(Started(call, first.num_prompt_tokens, first.num_cached_tokens))
             stream.whole = not answering.streams
         if answering.streams:
             chunks = stream.chunks()
             result = chunks[-1].result if chunks else None
             for chunk in chunks:
-                self._num_generated_tokens += len(chunk.token_ids)
                 self._post(Chunk(call, chunk if chunk.result is None else replace(chunk, result=None)))
         else:
             result = stream.result() if stream.finished else None
-            self._num_generated_tokens += result.usage.completion_tokens if result is not None else 0
         if result is not None:
-            self._num_preemptions += result.metrics.num_preemptions
             self._post(Finished(call, result))
             self._end(answering)
 
@@ -231,19 +210,15 @@ class EngineSession:
     async def _embed(self, command: Embed) -> None:
         found = await self._llm.embed(command.texts, **command.options)
         items = [Embedding(e.embedding.astype("<f4").tobytes(), e.usage.prompt_tokens) for e in found]
-        self._count_and_post(Embeddings(command.call, items))
+        self._post(Embeddings(command.call, items))
 
     async def _score(self, command: Score) -> None:
         found = await self._llm.score(command.query, command.documents, **command.options)
-        self._count_and_post(Scores(command.call, [Similarity(s.score, s.usage.prompt_tokens) for s in found]))
+        self._post(Scores(command.call, [Similarity(s.score, s.usage.prompt_tokens) for s in found]))
 
     async def _classify(self, command: Classify) -> None:
         found = await self._llm.classify(command.texts, command.labels, **command.options)
-        self._count_and_post(Classifications(command.call, [_classification(c) for c in found]))
-
-    def _count_and_post(self, message: Embeddings | Scores | Classifications) -> None:
-        self._num_prompt_tokens += sum(item.num_tokens for item in message.items)
-        self._post(message)
+        self._post(Classifications(command.call, [_classification(c) for c in found]))
 
     def _report(self, call: int, error: BaseException) -> None:
         if not isinstance(error, PellucidError):  # what it says may quote anything: that is for the log

@@ -6,9 +6,10 @@ from support.fake_model import VOCAB_SIZE
 from pellucid.cache.manager import CacheManager
 from pellucid.cache.prefix import BlockHashes
 from pellucid.engine.answer import AnswerText
+from pellucid.engine.plan import StepPlan
 from pellucid.engine.request import Request
 from pellucid.engine.sampler import RowSampler
-from pellucid.engine.scheduler import Scheduler, StepPlan
+from pellucid.engine.scheduler import Scheduler
 from pellucid.engine.step import build_batch
 from pellucid.executors.base import KVGroup
 from pellucid.sampling import SamplingParams
@@ -62,7 +63,7 @@ def test_prompts_share_the_budget_in_order_and_resume_where_they_stopped() -> No
     for name, length in [("a", 5), ("b", 6), ("c", 2)]:
         s.add(request(name, length))
     assert run(s) == [("a", 0, 5), ("b", 0, 3)]
-    assert (names(s.running), names(s.waiting)) == ("ab", "c")
+    assert (names(s.running), names(s.queues.waiting)) == ("ab", "c")
     assert run(s) == [("a", 5, 1), ("b", 3, 3), ("c", 0, 2)]
     assert run(s) == [("a", 6, 1), ("b", 6, 1), ("c", 2, 1)]
 
@@ -102,9 +103,9 @@ def test_a_prompt_waits_until_all_of_it_has_blocks_and_smaller_ones_pass() -> No
     s = scheduler(num_blocks=3)
     for name, length in [("a", 5), ("b", 5), ("c", 1)]:
         s.add(request(name, length))
-    b = list(s.waiting)[1]
+    b = list(s.queues.waiting)[1]
     assert run(s) == [("a", 0, 5), ("c", 0, 1)]
-    assert (names(s.running), names(s.waiting), b.num_overtakings) == ("ac", "b", 1)
+    assert (names(s.running), names(s.queues.waiting), b.num_overtakings) == ("ac", "b", 1)
     s.remove(s.running[0])
     assert run(s) == [("c", 1, 1), ("b", 0, 5)]
     assert s.cache.block_tables(("b", 0)) == [[1, 0]]
@@ -137,7 +138,7 @@ def test_the_newest_gives_its_blocks_to_an_older_one() -> None:
     plan = s.schedule()  # a and b each need a second block: c goes, and b waits with what it has
     assert summary(plan) == [("a", 4, 1)]
     assert names(plan.preempted) == "c"
-    assert (names(s.running), names(s.waiting)) == ("ab", "c")
+    assert (names(s.running), names(s.queues.waiting)) == ("ab", "c")
     assert s.cache.block_tables(("a", 0)) == [[0, 2]]
     assert (c.num_computed_tokens, c.num_preemptions, c.token_ids) == (0, 1, tokens)
     s.computed(a, 5)
@@ -175,7 +176,7 @@ def test_prompt_logits_are_rationed() -> None:
     s.add(request("a", 5, prompt_logprobs=0))
     s.add(request("b", 9, prompt_logprobs=0))
     s.add(request("c", 6))
-    a, b = list(s.waiting)[:2]
+    a, b = list(s.queues.waiting)[:2]
     assert run(s) == [("a", 0, 3), ("c", 0, 6)]
     a.prompt_logprobs += [{}] * 3
     assert run(s) == [("c", 6, 1), ("a", 3, 2), ("b", 0, 1)]
@@ -226,3 +227,42 @@ def test_recomputation_needs_only_the_last_row(chunk: int) -> None:
         found += batch.positions[batch.logit_rows].tolist()
         a.num_computed_tokens += plan.num_tokens
     assert found == [7]
+
+
+def urgent(name: str, num_prompt_tokens: int) -> Request:
+    r = request(name, num_prompt_tokens)
+    r.priority = -1
+    return r
+
+
+def test_a_higher_priority_takes_the_seat_of_the_newest_lower_one() -> None:
+    s = scheduler(seqs=2)
+    for name in "ab":
+        s.add(request(name, 2))
+    run(s)
+    s.add(request("c", 2))
+    assert run(s) == [("a", 2, 1), ("b", 2, 1)], "the same priority waits"
+    s.add(urgent("U", 2))
+    assert run(s) == [("a", 3, 1), ("U", 0, 2)]
+    assert (names(s.running), names(s.queues.waiting)) == ("Ua", "bc")
+
+
+def test_a_higher_priority_takes_as_many_blocks_as_it_needs() -> None:
+    s = scheduler(num_blocks=6)
+    for name in "abc":
+        s.add(request(name, 6))
+    run(s)
+    s.add(urgent("U", 7))
+    plan = s.schedule()
+    assert summary(plan) == [("a", 6, 1), ("b", 6, 1), ("U", 0, 7)]
+    assert names(plan.preempted) == "c"
+
+
+def test_nobody_is_preempted_for_a_request_that_would_not_fit_all_the_same() -> None:
+    s = scheduler(num_blocks=6)
+    s.add(urgent("U", 9))
+    s.add(request("a", 6))
+    run(s)
+    s.add(urgent("V", 13))  # U has 3 of the 6 blocks, and 4 are needed
+    assert run(s) == [("U", 9, 1), ("a", 6, 1)]
+    assert (names(s.running), names(s.queues.waiting)) == ("Ua", "V")
