@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak check bench bench-peers bench-many bench-classification parity goldens docs clean setup setup-dev
+.PHONY: help run test soak proof check bench bench-peers bench-many bench-classification parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,6 +28,9 @@ test: setup-dev ## set up on first use, run the tests
 
 soak: setup-dev ## the tests whose counts can be raised, with large counts
 	@$(PY) -m pytest --soak tests/tools tests/engine/test_async_engine.py
+
+proof: setup-dev ## the proofs of scheduler, cache and invariance with large counts; writes a result file (PARTS=…)
+	@$(PY) benchmarks/proof.py $(PARTS)
 
 check: setup-dev ## lint, format, types, C++ format, import direction
 	@$(VENV)/bin/ruff check .
