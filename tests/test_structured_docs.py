@@ -16,7 +16,7 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "structured-output.md").r
 def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         code = block.replace('LLM("smollm2")', f"LLM({str(smollm2_path)!r}, max_model_len=512)")
         exec(compile(code, "docs/structured-output.md", "exec"), names)
@@ -24,8 +24,9 @@ def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFix
     answer = re.match(r"stop (\{.*?\})\n", printed, re.DOTALL)
     assert answer
     assert set(json.loads(answer[1])) == {"name", "age"}
-    choice, regex, _, refusal, call = printed.splitlines()[-5:]
+    choice, regex, _, move, refusal, call = printed.splitlines()[-6:]
     assert (choice, regex) == ("choice stop", "regex stop")
+    assert re.fullmatch("[KQRBN]?[a-h][1-8](x[a-h][1-8])?[+#]?", move)
     assert "uniqueItems" in refusal
     assert re.fullmatch('<call>{"name": "weather", "arguments": {.*}}</call>', call)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pellucid.errors import UnsupportedParameter
+from pellucid.errors import InvalidParameter
+from pellucid.structured import gbnf, lark_reader
+from pellucid.structured.gbnf import read_gbnf
 from pellucid.structured.json_schema import prepare_schema
 from pellucid.structured.json_text import parse_json
+from pellucid.structured.lark_reader import read_lark
+from pellucid.structured.lark_writer import write
+from pellucid.structured.lexemes import with_terminals
 from pellucid.structured.regex import literal, translate
 from pellucid.structured.structural_tag import FindToken, structural_tag_rules
 from pellucid.structured_outputs import StructuredOutputs
@@ -24,4 +29,11 @@ def lark_of(spec: StructuredOutputs, find_token: FindToken) -> str:
         return f"{_HEAD}start: ANSWER\nANSWER: /{translate(spec.regex, param='regex', search=False)}/\n"
     if spec.choice is not None:
         return f"{_HEAD}start: ANSWER\nANSWER: " + "\n | ".join(f"/{literal(text)}/" for text in spec.choice) + "\n"
-    raise UnsupportedParameter(spec.kind, "grammars are not supported yet")
+    try:
+        if spec.grammar is not None:
+            definitions, ignored = read_lark(spec.grammar)
+            return _HEAD + write(definitions, lark_reader.START, ignored)
+        rules = read_gbnf(str(spec.gbnf))
+        return _HEAD + write(with_terminals(rules, gbnf.START, gbnf.PARAM), gbnf.START)
+    except RecursionError:
+        raise InvalidParameter(spec.kind, "its rules lead too deep into each other") from None

@@ -34,7 +34,7 @@ MAX_REGEX_SIZE = 20_000
 
 MAX_GRAMMAR_NBYTES = 1 << 20
 """What is written for llguidance, with the schemas in it."""
-MAX_GRAMMAR_DEPTH = 40
+MAX_GRAMMAR_DEPTH = 20
 MAX_GRAMMAR_RULES = 2_000
 MAX_GRAMMAR_SYMBOLS = 20_000
 

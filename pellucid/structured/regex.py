@@ -87,11 +87,16 @@ def translate(expression: str, *, param: str, search: bool) -> str:
     about all of a text. Raises InvalidParameter, and UnsupportedParameter for what cannot be
     enforced.
     """
+    return translate_sized(expression, param=param, search=search)[0]
+
+
+def translate_sized(expression: str, *, param: str, search: bool) -> tuple[str, int]:
+    """The same, and its size: characters and classes, with repetitions written out."""
     if len(expression.encode("utf-8", "replace")) > MAX_REGEX_NBYTES:
         raise InvalidParameter(param, f"the expression has more than {MAX_REGEX_NBYTES:,} bytes")
     parser = _Parser(expression, param, without_nul=search)
     node = parser.parse()
-    return _write(parser.anchored(node, search, search))
+    return _write(parser.anchored(node, search, search)), node.size
 
 
 def literal(text: str) -> str:

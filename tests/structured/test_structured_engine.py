@@ -72,6 +72,8 @@ def test_the_other_forms(llm: LLM) -> None:
     assert ask(choice=["yes", "no"]) in ("yes", "no")
     assert ask(regex="[ab]{3}").strip("ab") == ""
     assert ask(json_object=True).startswith("{")
+    assert ask(grammar='start: /[xy]/ "z"') in ("xz", "yz")
+    assert ask(gbnf='root ::= [0-9]{4} "-" [0-9]{2}')[4] == "-"
 
 
 def test_an_answer_cut_short_says_so(llm: LLM) -> None:
@@ -93,8 +95,8 @@ def test_what_cannot_be_enforced_is_refused_at_the_call_and_a_neighbour_answers_
         ({"json": {"title": "x" * 10_000_000}}, "bytes"),
         ({"json": {"type": "string", "minLength": 3, "maxLength": 2}}, "minLength"),
         ({"regex": "a{1000000}"}, "repetition"),
-        ({"grammar": "start: a"}, "grammar"),
-        ({"gbnf": "root ::= root"}, "gbnf"),
+        ({"grammar": "start: a"}, "grammar: line 1, column 8"),
+        ({"gbnf": "root ::= root"}, "gbnf: line 1, column 1"),
     ]:
         with pytest.raises(InvalidParameter, match=named):
             llm.generate(["canary", "x"], [plain, SamplingParams(structured_outputs=StructuredOutputs(**form))])
