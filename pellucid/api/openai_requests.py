@@ -1,48 +1,66 @@
 """OpenAI's request bodies as what the engine understands. Strict: a field that would be ignored is refused by name.
 
 Source: OpenAI API reference, "Create chat completion" and "Create completion". Every field of SamplingParams may stand
-in a body, too, under its own name, beside `priority`, `cache_salt` and, for a chat, `chat_template_kwargs` and
-`add_generation_prompt`. A field that is null is not given.
+in a body, too, under its own name, beside those of openai_schemas.py. A field that is null is not given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pellucid.api.body import prompts as checked_prompts
+from pellucid.api.openai_schemas import (
+    CHAT,
+    COMPLETION_MAX_TOKENS,
+    COMPLETIONS,
+    MAX_PRIORITY,
+    MAX_TOP_LOGPROBS,
+    REFUSED,
+    fields_of,
+)
 from pellucid.errors import InvalidParameter, ModelNotFound, UnsupportedParameter
-from pellucid.fields import boolean, integer, show
+from pellucid.fields import boolean, integer, refuse_unknown, show
 from pellucid.sampling import SamplingParams
 from pellucid.structured_outputs import StructuredOutputs
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-COMPLETION_MAX_TOKENS = 16  # OpenAI's default for completions; a chat's answer may fill the context
-MAX_TOP_LOGPROBS = 20
-MAX_PROMPTS = 2048
-
-# OpenAI's names that are not honoured: refused, never ignored.
-_REFUSED = frozenset({
-    "audio", "function_call", "functions", "modalities", "parallel_tool_calls", "prediction", "reasoning_effort",
-    "suffix", "tool_choice", "tools", "verbosity", "web_search_options",
-})  # fmt: skip
-_WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {"store": (False,), "service_tier": ("auto", "default")}
-_ABOUT_THE_CALLER = {"user": str, "metadata": dict, "safety_identifier": str}  # they change no answer
+_WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+    "modalities": (["text"],),
+}
+_ABOUT_THE_CALLER = {"user": str, "metadata": dict, "safety_identifier": str, "prompt_cache_key": str}
+_CHAT_OPTIONS: dict[str, Any] = {
+    "tools": None,
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "tool_parser": None,
+    "tool_prompt": False,
+    "reasoning_parser": None,
+    "add_generation_prompt": True,
+    "chat_template_kwargs": None,
+}
 
 
 @dataclass(frozen=True)
 class OpenAIRequest:
-    """One body, checked. `prompts` of a chat are one conversation. `stream_usage`: the stream ends with the usage."""
+    """One body, checked. `prompts` of a chat are one conversation. `stream_usage`: the stream ends with the usage.
+
+    `chat` has what `LLM.chat` takes beside messages and parameters; empty for a completion.
+    """
 
     endpoint: str
     model: str | None
     prompts: list[Any]
     params: SamplingParams
-    stream: bool
-    stream_usage: bool
-    priority: int
-    cache_salt: str
-    template: Mapping[str, Any]
+    stream: bool = False
+    stream_usage: bool = False
+    priority: int | None = None
+    cache_salt: str = ""
+    receipt: bool = False
+    echo: bool = False
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
     def require_model(self, served: tuple[str, ...]) -> None:
         """Raises ModelNotFound when the body names a model that is none of these."""
@@ -57,35 +75,40 @@ def parse_request(endpoint: str, body: Mapping[str, Any]) -> OpenAIRequest:
     if endpoint not in (CHAT, COMPLETIONS):
         raise UnsupportedParameter("url", f"{show(endpoint)} is not supported; use {CHAT} or {COMPLETIONS}")
     fields = {name: value for name, value in body.items() if value is not None}
+    refuse_unknown(fields, fields_of(endpoint), REFUSED, "field")
     model = fields.pop("model", None)
     if model is not None and not isinstance(model, str):
         raise InvalidParameter("model", f"expected the name of a model, got {show(model)}")
     _take_what_changes_nothing(fields)
     stream, stream_usage = _take_stream(fields)
-    priority, cache_salt = fields.pop("priority", 0), fields.pop("cache_salt", "")
+    priority = fields.pop("priority", None)
+    if priority is not None:
+        priority = integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+    cache_salt, receipt = fields.pop("cache_salt", ""), boolean("receipt", fields.pop("receipt", False))
+    if not isinstance(cache_salt, str):
+        raise InvalidParameter("cache_salt", f"expected text, got {show(cache_salt)}")
     if "response_format" in fields:
         _take_response_format(fields)
     if isinstance(fields.get("structured_outputs"), Mapping):
         fields["structured_outputs"] = StructuredOutputs(**fields["structured_outputs"])
     if "logit_bias" in fields:
         fields["logit_bias"] = _logit_bias(fields["logit_bias"])
-    template = {}
+    echo = boolean("echo", fields.pop("echo", False))
+    chat: dict[str, Any] = {}
     if endpoint == CHAT:
         prompts = [_taken(fields, "messages")]
-        template = {
-            "add_generation_prompt": boolean("add_generation_prompt", fields.pop("add_generation_prompt", True)),
-            "chat_template_kwargs": _object("chat_template_kwargs", fields.pop("chat_template_kwargs", {})),
-        }
+        chat = _take_chat_options(fields)
         _take_chat_logprobs(fields)
         if "max_completion_tokens" in fields:
             most = fields.pop("max_completion_tokens")
             if fields.setdefault("max_tokens", most) != most:
                 raise InvalidParameter("max_completion_tokens", "differs from max_tokens; give one of them")
     else:
-        prompts = _prompts(_taken(fields, "prompt"))
+        prompts = checked_prompts("prompt", _taken(fields, "prompt"))
         fields.setdefault("max_tokens", COMPLETION_MAX_TOKENS)
+    params = SamplingParams(**fields)
     return OpenAIRequest(
-        endpoint, model, prompts, SamplingParams(**fields), stream, stream_usage, priority, cache_salt, template
+        endpoint, model, prompts, params, stream, stream_usage, priority, cache_salt, receipt, echo, chat
     )
 
 
@@ -107,8 +130,6 @@ def _object(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def _take_what_changes_nothing(fields: dict[str, Any]) -> None:
-    for name in _REFUSED & fields.keys():
-        raise UnsupportedParameter(name, "is not supported; remove it")
     for name, kind in _ABOUT_THE_CALLER.items():
         if not isinstance(fields.pop(name, kind()), kind):
             raise InvalidParameter(name, f"expected {'text' if kind is str else 'an object'}")
@@ -131,6 +152,13 @@ def _take_stream(fields: dict[str, Any]) -> tuple[bool, bool]:
 def _take_response_format(fields: dict[str, Any]) -> None:
     format = _object("response_format", fields.pop("response_format"))
     kind = format.get("type")
+    allowed = {
+        "text": (), "json_object": (), "json_schema": ("json_schema",), "regex": ("regex",),
+        "grammar": ("grammar", "syntax"),
+    }  # fmt: skip
+    if not isinstance(kind, str) or kind not in allowed:
+        raise InvalidParameter("response_format.type", f"expected one of {', '.join(allowed)}, got {show(kind)}")
+    _refuse_others("response_format", format, ("type", *allowed[kind]))
     if kind == "text":
         return
     if "structured_outputs" in fields:
@@ -139,10 +167,37 @@ def _take_response_format(fields: dict[str, Any]) -> None:
         fields["structured_outputs"] = StructuredOutputs(json_object=True)
     elif kind == "json_schema":
         schema = _object("response_format.json_schema", format.get("json_schema"))
+        _refuse_others("response_format.json_schema", schema, ("name", "description", "schema", "strict"))
         given = _object("response_format.json_schema.schema", schema.get("schema"))
         fields["structured_outputs"] = StructuredOutputs(json=given)
+    elif kind == "regex":
+        fields["structured_outputs"] = StructuredOutputs(regex=format.get("regex", ""))
+    elif format.get("syntax", "gbnf") == "gbnf":
+        fields["structured_outputs"] = StructuredOutputs(gbnf=format.get("grammar", ""))
+    elif format["syntax"] == "lark":
+        fields["structured_outputs"] = StructuredOutputs(grammar=format.get("grammar", ""))
     else:
-        raise InvalidParameter("response_format.type", f"expected text, json_object or json_schema, got {show(kind)}")
+        raise InvalidParameter("response_format.syntax", f"expected gbnf or lark, got {show(format['syntax'])}")
+
+
+def _refuse_others(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in known:
+            raise InvalidParameter(f"{where}.{name[:80]}", f"there is no such field; known: {', '.join(known)}")
+
+
+def _take_chat_options(fields: dict[str, Any]) -> dict[str, Any]:
+    options = {name: fields.pop(name, default) for name, default in _CHAT_OPTIONS.items()}
+    for name in ("parallel_tool_calls", "tool_prompt", "add_generation_prompt"):
+        boolean(name, options[name])
+    for name in ("tool_parser", "reasoning_parser"):
+        if not isinstance(options[name], str | None):
+            raise InvalidParameter(name, f"expected a name, got {show(options[name])}")
+    if not isinstance(options["tools"], list | None):
+        raise InvalidParameter("tools", f"expected a list of tools, got {show(options['tools'])}")
+    if options["chat_template_kwargs"] is not None:
+        _object("chat_template_kwargs", options["chat_template_kwargs"])
+    return options
 
 
 def _take_chat_logprobs(fields: dict[str, Any]) -> None:
@@ -160,15 +215,3 @@ def _logit_bias(value: Any) -> dict[int, Any]:
         return {int(token): bias for token, bias in _object("logit_bias", value).items()}
     except ValueError:
         raise InvalidParameter("logit_bias", "expected token ids, written as text, as its names") from None
-
-
-def _prompts(value: Any) -> list[Any]:
-    """One text, one list of token ids, or a list of either."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list) or not value:
-        raise InvalidParameter("prompt", f"expected text, token ids, or a list of either, got {show(value)}")
-    prompts: list[Any] = value if isinstance(value[0], str | list) else [value]
-    if len(prompts) > MAX_PROMPTS:
-        raise InvalidParameter("prompt", f"expected at most {MAX_PROMPTS} prompts, got {len(prompts)}")
-    return prompts

@@ -4,48 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import PurePath
 from typing import Any
 
-from pellucid.api.openai_requests import CHAT
-from pellucid.engine.outputs import CompletionOutput, Logprob, PositionLogprobs, RequestOutput
-from pellucid.errors import InvalidParameter, InvalidRequest, ModelNotFound, PellucidError
+from pellucid.api.openai_schemas import CHAT
+from pellucid.engine.outputs import CompletionOutput, Logprob, PositionLogprobs, Receipt, RequestOutput
+from pellucid.errors import InvalidParameter, PellucidError
 
 
 def response_body(
-    endpoint: str, results: Sequence[RequestOutput], *, key: str, model: str, created: int
+    endpoint: str, results: Sequence[RequestOutput], *, key: str, model: str, created: int, cached: bool = False
 ) -> dict[str, Any]:
     """The body for the results of one request, one for each of its prompts. `created` is Unix time.
 
-    `usage` leaves out what was found in the prefix cache: that depends on the company, the rest does not.
+    With `cached`, `usage` says what was found in the prefix cache: that depends on the company, the rest does not.
     """
     chat = endpoint == CHAT
-    answers = [(output, _top(result)) for result in results for output in result.outputs]
-    prompt_tokens = sum(r.usage.prompt_tokens for r in results)
-    completion_tokens = sum(r.usage.completion_tokens for r in results)
+    answers = [(output, top_logprobs(result.receipt)) for result in results for output in result.outputs]
     return {
         "id": f"{'chatcmpl' if chat else 'cmpl'}-{key}",
         "object": "chat.completion" if chat else "text_completion",
         "created": created,
         "model": model,
         "choices": [(_chat_choice if chat else _text_choice)(i, *answer) for i, answer in enumerate(answers)],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-        },
+        "usage": usage(results, cached=cached),
     }
+
+
+def usage(results: Sequence[RequestOutput], *, cached: bool) -> dict[str, Any]:
+    prompt_tokens = sum(r.usage.prompt_tokens for r in results)
+    completion_tokens = sum(r.usage.completion_tokens for r in results)
+    counts: dict[str, Any] = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+    if cached:
+        counts["prompt_tokens_details"] = {"cached_tokens": sum(r.usage.cached_tokens for r in results)}
+    return counts
+
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 def error_body(error: PellucidError) -> dict[str, Any]:
     """OpenAI's shape of an error."""
-    asked_wrong = isinstance(error, InvalidRequest | ModelNotFound)
+    kind = "invalid_request_error" if error.http_status < 500 else "server_error"
     return {
         "error": {
             "message": str(error),
-            "type": "invalid_request_error" if asked_wrong else "server_error",
+            "type": _TYPES.get(error.http_status, kind),
             "param": error.param if isinstance(error, InvalidParameter) else None,
             "code": error.code,
         }
+    }
+
+
+def finish_reason(reason: str | None, has_calls: bool) -> str | None:
+    """OpenAI's name for why an answer ended."""
+    return "tool_calls" if has_calls and reason == "stop" else reason
+
+
+def server_receipt(result: RequestOutput) -> dict[str, Any]:
+    """How an answer came about, for who asked for it: with times, and without the folder that the model lies in."""
+    prompt_logprobs = result.prompt_logprobs
+    return {
+        **asdict(result.receipt),
+        "model": PurePath(result.receipt.model).name,
+        "prompt_token_ids": result.prompt_token_ids,
+        "prompt_logprobs": prompt_logprobs and [None if p is None else _plain(p) for p in prompt_logprobs],
+        "outputs": [{"index": o.index, "token_ids": o.token_ids} for o in result.outputs],
+        "metrics": asdict(result.metrics),
     }
 
 
@@ -71,22 +100,29 @@ def _plain(position: PositionLogprobs) -> dict[str, Any]:
     return {str(token): asdict(logprob) for token, logprob in position.items()}
 
 
-def _top(result: RequestOutput) -> int:
+def top_logprobs(receipt: Receipt) -> int:
     """How many of the most likely tokens were asked for at each position."""
-    top = result.receipt.sampling_params["logprobs"]
+    top = receipt.sampling_params["logprobs"]
     return top if isinstance(top, int) else 0
 
 
 def _chat_choice(index: int, answer: CompletionOutput, top: int) -> dict[str, Any]:
-    logprobs = None
-    if answer.logprobs is not None:
-        logprobs = {"content": [_chat_position(position, top) for position in answer.logprobs], "refusal": None}
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.tool_calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [call.as_dict() for call in answer.tool_calls]
+    if answer.reasoning is not None:
+        message["reasoning_content"] = answer.reasoning
     return {
         "index": index,
-        "message": {"role": "assistant", "content": answer.text, "refusal": None},
-        "logprobs": logprobs,
-        "finish_reason": answer.finish_reason,
+        "message": message,
+        "logprobs": None if answer.logprobs is None else chat_logprobs(answer.logprobs, top),
+        "finish_reason": finish_reason(answer.finish_reason, bool(answer.tool_calls)),
     }
+
+
+def chat_logprobs(positions: Sequence[PositionLogprobs], top: int) -> dict[str, Any]:
+    return {"content": [_chat_position(position, top) for position in positions], "refusal": None}
 
 
 def _chat_position(position: PositionLogprobs, top: int) -> dict[str, Any]:
@@ -101,18 +137,19 @@ def _token(entry: Logprob) -> dict[str, Any]:
 
 
 def _text_choice(index: int, answer: CompletionOutput, top: int) -> dict[str, Any]:
-    logprobs: dict[str, Any] | None = None
-    if answer.logprobs is not None:
-        chosen = [next(iter(position.values())) for position in answer.logprobs]
-        offsets = [0]
-        for entry in chosen:
-            offsets.append(offsets[-1] + len(entry.decoded_token))
-        logprobs = {
-            "tokens": [e.decoded_token for e in chosen],
-            "token_logprobs": [e.logprob for e in chosen],
-            "top_logprobs": [{e.decoded_token: e.logprob for e in p.values()} for p in answer.logprobs]
-            if top
-            else None,
-            "text_offset": offsets[:-1],
-        }
+    logprobs = None if answer.logprobs is None else text_logprobs(answer.logprobs, top)
     return {"index": index, "text": answer.text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
+
+
+def text_logprobs(positions: Sequence[PositionLogprobs], top: int, offset: int = 0) -> dict[str, Any]:
+    """`offset`: characters of the answer before the first of these positions."""
+    chosen = [next(iter(position.values())) for position in positions]
+    offsets = [offset]
+    for entry in chosen:
+        offsets.append(offsets[-1] + len(entry.decoded_token))
+    return {
+        "tokens": [e.decoded_token for e in chosen],
+        "token_logprobs": [e.logprob for e in chosen],
+        "top_logprobs": [{e.decoded_token: e.logprob for e in p.values()} for p in positions] if top else None,
+        "text_offset": offsets[:-1],
+    }

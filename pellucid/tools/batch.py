@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pellucid import __version__
-from pellucid.api.openai_requests import CHAT, OpenAIRequest, parse_request, with_seed
+from pellucid.api.openai_requests import OpenAIRequest, parse_request, with_seed
 from pellucid.api.openai_responses import error_body, receipts, response_body
+from pellucid.api.openai_schemas import CHAT
 from pellucid.engine.llm import LLM, EncodedPrompt
 from pellucid.engine.offline import Job, Refusal, answer_jobs
 from pellucid.engine.outputs import RequestOutput
@@ -28,6 +29,7 @@ from pellucid.fields import show
 from pellucid.tools.batch_files import BatchInput, Journal
 
 _FIELDS = {"custom_id", "method", "url", "body"}
+_SERVER_ONLY = ("tools", "tool_parser", "tool_prompt", "reasoning_parser", "echo", "receipt")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class BatchRun:
                 encoders = _encoders(self._llm, request)
                 seeds = [derive_seed(self._settings.seed, _number(line["custom_id"], k)) for k in range(len(encoders))]
                 jobs = [
-                    Job((i, k), encode, with_seed(request.params, seed), request.priority, request.cache_salt)
+                    Job((i, k), encode, with_seed(request.params, seed), request.priority or 0, request.cache_salt)
                     for k, (encode, seed) in enumerate(zip(encoders, seeds, strict=True))
                 ]
             except PellucidError as error:
@@ -128,6 +130,9 @@ class BatchRun:
         request.require_model(self._settings.served)
         if request.stream:
             raise UnsupportedParameter("stream", "a batch gives whole answers; remove it")
+        for name in _SERVER_ONLY:
+            if line["body"].get(name):
+                raise UnsupportedParameter(name, "is not supported in a batch; remove it")
         return request
 
     def _take(self, key: _Key, result: RequestOutput | PellucidError) -> None:
@@ -171,7 +176,7 @@ class BatchRun:
 def _encoders(llm: LLM, request: OpenAIRequest) -> list[Callable[[], EncodedPrompt]]:
     """For each prompt what renders and tokenises it."""
     if request.endpoint == CHAT:
-        wanted, variables = request.template["add_generation_prompt"], request.template["chat_template_kwargs"]
+        wanted, variables = request.chat["add_generation_prompt"], request.chat["chat_template_kwargs"]
         return [partial(llm._render, messages, wanted, variables) for messages in request.prompts]
     return [partial(llm._prompt, prompt) for prompt in request.prompts]
 

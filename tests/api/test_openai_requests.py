@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from pellucid.api.openai_requests import CHAT, COMPLETIONS, parse_request, with_seed
+from pellucid.api.openai_requests import parse_request, with_seed
+from pellucid.api.openai_schemas import CHAT, COMPLETIONS
 from pellucid.errors import InvalidParameter, ModelNotFound, UnsupportedParameter
 from pellucid.sampling import SamplingParams
+from pellucid.structured_outputs import StructuredOutputs
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -23,7 +25,7 @@ def test_the_least() -> None:
     request = chat()
     assert request.prompts == [HELLO]
     assert request.params == SamplingParams()
-    assert (request.model, request.stream, request.priority, request.cache_salt) == (None, False, 0, "")
+    assert (request.model, request.stream, request.priority, request.cache_salt) == (None, False, None, "")
     assert completion().params == SamplingParams(max_tokens=16), "OpenAI's default"
 
 
@@ -83,6 +85,15 @@ def test_the_four_kinds_of_prompt(prompt: Any, prompts: Any) -> None:
         ({"chat_template_kwargs": []}, "chat_template_kwargs"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "text", "strict": True}}, "response_format.strict"),
+        ({"response_format": {"type": "grammar", "grammar": "x", "syntax": "ebnf"}}, "response_format.syntax"),
+        ({"response_format": {"type": []}}, "response_format.type"),
+        ({"tools": {}}, "tools"),
+        ({"tool_parser": 1}, "tool_parser"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls"),
+        ({"receipt": 1}, "receipt"),
+        ({"priority": 10**9}, "priority"),
+        ({"cache_salt": 1}, "cache_salt"),
         ({"messages": None}, "messages"),
     ],
 )
@@ -92,7 +103,7 @@ def test_what_is_wrong_is_named(fields: Any, name: str) -> None:
     assert caught.value.param == name
 
 
-@pytest.mark.parametrize("name", ["tools", "functions", "audio", "suffix", "prediction", "tool_choice"])
+@pytest.mark.parametrize("name", ["functions", "audio", "suffix", "prediction", "best_of"])
 def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         completion(**{name: "x"})
@@ -125,3 +136,17 @@ def test_the_endpoint_and_the_model() -> None:
 def test_a_seed_is_given_where_there_is_none() -> None:
     assert with_seed(SamplingParams(), 5).seed == 5
     assert with_seed(SamplingParams(seed=0), 5).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "structured"),
+    [
+        ({"type": "json_object"}, {"json_object": True}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {}}}, {"json": {}}),
+        ({"type": "regex", "regex": "a+"}, {"regex": "a+"}),
+        ({"type": "grammar", "grammar": "root ::= [a]"}, {"gbnf": "root ::= [a]"}),
+        ({"type": "grammar", "grammar": "start: /a/", "syntax": "lark"}, {"grammar": "start: /a/"}),
+    ],
+)
+def test_response_formats(format: Any, structured: Any) -> None:
+    assert chat(response_format=format).params.structured_outputs == StructuredOutputs(**structured)
