@@ -113,6 +113,11 @@ def colour_wanted() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def api_key() -> str | None:
+    """The key that requests to a server must bring, from `$PELLUCID_API_KEY`."""
+    return os.environ.get("PELLUCID_API_KEY") or None
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """This process's environment with `changes`, for a child process."""
     return {**os.environ, **changes}

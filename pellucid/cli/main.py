@@ -22,6 +22,7 @@ from pellucid.errors import InvalidRequest, PellucidError
 COMMANDS = {
     "run": "answer one prompt",
     "chat": "talk with a model",
+    "serve": "serve a model through OpenAI's HTTP interface",
     "batch": "answer a file of requests (OpenAI's batch format), resumable",
     "verify": "replay requests alone and report any difference, bit for bit",
     "inspect": "show a model's metadata, tensors, memory need and graph",

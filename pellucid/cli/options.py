@@ -54,7 +54,7 @@ def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:
         threads=args.threads,
         isa=args.isa,
         executor=args.executor,
-        chat_template=_text_or_file(args.chat_template),
+        chat_template=text_or_file(args.chat_template),
         max_num_seqs=max_num_seqs,
     )
 
@@ -77,7 +77,7 @@ def decode(data: bytes, what: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _text_or_file(template: str | None) -> str | Path | None:
+def text_or_file(template: str | None) -> str | Path | None:
     if template is None:
         return None
     with suppress(OSError, ValueError):  # Jinja text is no file name

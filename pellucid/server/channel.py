@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -83,9 +83,8 @@ class Channel(asyncio.Protocol, Generic[M]):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER_NBYTES)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from it
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_NBYTES)
 
     def data_received(self, data: bytes) -> None:
         self._received += data

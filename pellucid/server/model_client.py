@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
@@ -140,7 +140,7 @@ class ModelClient:
         """`close` for a caller who has no event loop (any more)."""
         self._supervisor.kill()
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Started | StreamChunk | Finished]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | StreamChunk | Finished, None]:
         """Answer one request: Started, chunks if it wants them, Finished.
 
         Raises InvalidRequest if it cannot be served, EngineRestarting if the engine was lost after it had started,

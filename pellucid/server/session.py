@@ -142,6 +142,7 @@ class EngineSession:
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             tool_parser=request.tool_parser,
+            tool_prompt=request.tool_prompt,
             reasoning_parser=request.reasoning_parser,
             add_generation_prompt=request.add_generation_prompt,
             chat_template_kwargs=request.chat_template_kwargs,

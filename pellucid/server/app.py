@@ -1,0 +1,57 @@
+"""create_app: the HTTP side of a server, over models that run in processes of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pellucid.server import openapi
+from pellucid.server.admission import Admission
+from pellucid.server.boundary import Boundary
+from pellucid.server.errors import HttpError, error_response
+from pellucid.server.keys import load_keys
+from pellucid.server.metrics import Metrics
+from pellucid.server.origins import Origins
+from pellucid.server.routes import chat, embeddings, health, models, tokens
+from pellucid.server.settings import ServerSettings
+from pellucid.server.state import ServerState
+
+if TYPE_CHECKING:
+    from pellucid.server.registry import ModelRegistry
+
+ROUTERS = (chat.router, embeddings.router, models.router, tokens.router, health.router, openapi.router)
+
+
+def create_app(registry: ModelRegistry, settings: ServerSettings | None = None) -> FastAPI:
+    """An ASGI application; `app.state.server` is its ServerState. Raises InvalidParameter for a bad keys file."""
+    settings = settings or ServerSettings()
+    limits = settings.limits
+    admission = Admission(limits.queued_requests, limits.queued_tokens)
+    state = ServerState(
+        registry=registry,
+        settings=settings,
+        keys=load_keys(settings.keys_file, settings.api_key),
+        origins=Origins(settings),
+        admission=admission,
+        metrics=Metrics(registry.clients, admission),
+    )
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.server = state
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.add_middleware(Boundary, state=state)
+    return app
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    """What the router itself refuses."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return error_response(
+            HttpError(405, "method_not_allowed", "this path does not take this method", headers=error.headers)
+        )
+    return error_response(HttpError(404, "not_found", "there is no such path; see /docs"))

@@ -1,0 +1,76 @@
+"""Structured logs: one line for each record, as JSON or for people. What clients send is escaped, so that no value can
+make a line of its own or drive a terminal."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+LogFormat = Literal["text", "json"]
+MAX_VALUE_CHARS = 500
+
+
+class JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return msgspec.json.encode(_fields(record)).decode()
+
+
+class TextLines(logging.Formatter):
+    """`time level message name=value …`, values with anything unusual in them as JSON strings."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        head = f"{fields.pop('time')} {fields.pop('level'):7} {_printable(fields.pop('message'))}"
+        trace = fields.pop("traceback", None)
+        line = " ".join([head, *(f"{name}={_plain(value)}" for name, value in fields.items())])
+        return line if trace is None else "\n    ".join([line, *map(_printable, trace)])
+
+
+def set_up(format: LogFormat, level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send the log of this process to `stream` (standard error)."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines() if format == "json" else TextLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("pellucid").setLevel(level)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname,
+        "message": record.getMessage(),
+    }
+    extra = getattr(record, "fields", None)
+    if isinstance(extra, Mapping):
+        found |= {str(name): _short(value) for name, value in extra.items()}
+    if record.exc_info is not None and record.exc_info[0] is not None:
+        lines = "".join(traceback.format_exception(*record.exc_info)).splitlines()
+        found["traceback"] = [_short(line) for line in lines]
+    return found
+
+
+def _short(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value if isinstance(value, int | float | bool | None) else _short(str(value))
+    value = value.encode("utf-8", "backslashreplace").decode()
+    return value if len(value) <= MAX_VALUE_CHARS else value[:MAX_VALUE_CHARS] + "…"
+
+
+def _plain(value: Any) -> str:
+    text = str(value)
+    if text and text.isascii() and text.isprintable() and not any(c in text for c in '"= '):
+        return text
+    return msgspec.json.encode(value).decode() if not isinstance(value, str) else f'"{_printable(text)}"'
+
+
+def _printable(text: str) -> str:
+    """`text` on one line, without control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,173 @@
+"""/openapi.json and /docs: made from the routes and from the tables that the bodies are checked with."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
+
+from pellucid import __version__
+from pellucid.api.sampling_schema import Schema, closed
+from pellucid.server.settings import ServerSettings
+from pellucid.server.sse import json_response
+from pellucid.server.state import state_of
+
+router = APIRouter()
+
+ERROR = closed(
+    {
+        "error": closed(
+            {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+            ("message", "type", "param", "code"),
+        )
+    },
+    ("error",),
+)
+_ERRORS = {
+    400: "The body is not sound JSON, or a field has a value that is not allowed; it is named",
+    401: "No API key, or an unknown one",
+    403: "A web page of an origin that is not allowed",
+    404: "No such model, or no such path",
+    408: "The request did not come in time",
+    413: "The body is too large",
+    415: "The body is not application/json",
+    421: "The Host header does not name this server",
+    429: "Too many requests; Retry-After says when to come back",
+    431: "The headers are too large",
+    500: "A fault of the server's; its log says more under the request's id",
+    503: "The model is being loaded or its engine started again, or the server is being stopped; see Retry-After",
+}
+
+
+def described(
+    summary: str,
+    body: Schema | None = None,
+    *,
+    streams: bool = False,
+    open_to_all: bool = False,
+    answers: str = "application/json",
+    parameters: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The keyword arguments with which a route is put on a router, so that it stands in /openapi.json as it is."""
+    schema: Schema = {"type": "object"} if answers == "application/json" else {"type": "string"}
+    content: dict[str, Any] = {answers: {"schema": schema}}
+    if streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    statuses = [status for status in _ERRORS if body is not None or status not in (400, 413, 415)]
+    if open_to_all:
+        statuses = [status for status in statuses if status not in (401, 404)]
+    extra: dict[str, Any] = {
+        "responses": {
+            "200": {"description": "The answer", "content": content},
+            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses},
+        },
+        "security": [{}] if open_to_all else [{"bearer": []}, {"x-api-key": []}],
+    }
+    if body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _nullable(body)}}}
+    if parameters:
+        extra["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
+        ]
+    return {"summary": summary, "openapi_extra": extra, "response_class": Response}
+
+
+def document(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:
+    """The OpenAPI document of `app`."""
+    limits = asdict(settings.limits)
+    found = get_openapi(
+        title="Pellucid",
+        version=__version__,
+        description=(
+            "An OpenAI-compatible server for large language models. Limits that no schema can say (sizes in bytes, "
+            "times in seconds): " + ", ".join(f"{name} {value:g}" for name, value in limits.items()) + "."
+        ),
+        routes=app.routes,
+    )
+    found["info"]["x-limits"] = limits
+    components = found.setdefault("components", {})
+    components["schemas"] = {"Error": ERROR}
+    components["responses"] = {
+        str(status): {
+            "description": text,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        }
+        for status, text in _ERRORS.items()
+    }
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    if not settings.strict:
+        for operations in found["paths"].values():
+            for operation in operations.values():
+                if "requestBody" in operation:
+                    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                    schema["additionalProperties"] = True
+    return found
+
+
+def _nullable(body: Schema) -> Schema:
+    """A body's schema with null for every field that may be left out: null counts as not given."""
+    required = body.get("required", ())
+    properties = {
+        name: schema if name in required else {"anyOf": [schema, {"type": "null"}]}
+        for name, schema in body["properties"].items()
+    }
+    return {**body, "properties": properties}
+
+
+@router.get("/openapi.json", **described("This document"))
+async def openapi(request: Request) -> Response:
+    return json_response(document(request.app, state_of(request).settings))
+
+
+@router.get("/docs", **described("This document, to be read", answers="text/html"))
+async def docs(request: Request) -> Response:
+    return Response(page(document(request.app, state_of(request).settings)), media_type="text/html")
+
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "summary{cursor:pointer;padding:.4rem 0}pre{background:#8882;padding:1rem;overflow:auto}"
+    "td{vertical-align:top;padding:.2rem .8rem .2rem 0}code{white-space:nowrap}"
+)
+
+
+def page(document: dict[str, Any]) -> str:
+    """One page of HTML, which loads nothing from anywhere."""
+    parts = [
+        f"<!doctype html><meta charset=utf-8><title>Pellucid</title><style>{_STYLE}</style>",
+        f"<h1>Pellucid {html.escape(document['info']['version'])}</h1>",
+        f"<p>{html.escape(document['info']['description'])}</p>",
+    ]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            parts.append(
+                f"<details><summary><code>{method.upper()} {html.escape(path)}</code> "
+                f"{html.escape(operation['summary'])}</summary>"
+            )
+            if "requestBody" in operation:
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                parts.append("<table>")
+                for name, field in schema["properties"].items():
+                    bare = field["anyOf"][0] if field.get("anyOf", [None])[-1] == {"type": "null"} else field
+                    needed = " (required)" if name in schema.get("required", ()) else ""
+                    about = html.escape(str(bare.get("description", "")) + needed)
+                    rest = {key: value for key, value in bare.items() if key != "description"}
+                    text = html.escape(json.dumps(rest, ensure_ascii=False))
+                    shown = text if len(text) <= 160 else f"<details><summary>schema</summary>{text}</details>"
+                    parts.append(f"<tr><td><code>{html.escape(name)}</code><td>{about}<td>{shown}")
+                parts.append("</table>")
+            parts.append("</details>")
+    return "\n".join(parts)
