@@ -8,6 +8,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 #include <stdexcept>
+#include "machine_limits.h"
 #include "ops.h"
 #include "text_bindings.h"
 
@@ -26,14 +27,6 @@ View view(const ViewTuple& t) {
     return {(Space)std::get<0>(t), std::get<1>(t), std::get<2>(t), std::get<3>(t), std::get<4>(t)};
 }
 std::vector<float> floats(const Vector<const float>& a) { return {a.data(), a.data() + a.size()}; }
-
-const char* kIsaNames[] = {"portable", "avx2", "avx512", "avx512vnni"};
-
-Isa isa_of(const std::string& name) {
-    for (int i = 0; i < 4; i++)
-        if (name == kIsaNames[i] && has_isa((Isa)i)) return (Isa)i;
-    throw std::invalid_argument("instruction set " + name + " is not available");
-}
 
 Norm norm_of(int kind, const Vector<const float>& weight, const std::optional<Vector<const float>>& bias, float eps) {
     return {(Norm::Kind)kind, floats(weight), bias ? floats(*bias) : std::vector<float>{}, eps};
@@ -92,11 +85,12 @@ NB_MODULE(_native, m) {
     m.doc() = "Pellucid's native kernels; use pellucid.executors.cpu.";
     m.def("available_isas", [] {
         std::vector<std::string> names;
-        for (int i = 0; i < 4; i++)
-            if (has_isa((Isa)i)) names.push_back(kIsaNames[i]);
+        for (int i = 0; i < kNumIsas; i++)
+            if (has_isa((Isa)i)) names.push_back(kernels_of((Isa)i).name);
         return names;
     });
 
+    bind_limits(m);
     bind_text(m);
     nb::class_<Program>(m, "Program")
         .def(

@@ -5,6 +5,7 @@
 #pragma once
 #include <array>
 #include <memory>
+#include <string>
 #include <vector>
 #include "isa/kernels.h"
 #include "pack.h"
@@ -126,5 +127,7 @@ class Program {
 
 const Kernels& kernels_of(Isa isa);
 bool has_isa(Isa isa);  // whether this machine can run it
+// By the name in its kernel table. Throws std::invalid_argument for one that this machine cannot run.
+Isa isa_of(const std::string& name);
 
 }  // namespace pellucid

@@ -1,4 +1,5 @@
 // Which instruction sets this machine and its operating system offer.
+#include <stdexcept>
 #include "program.h"
 
 #ifdef PELLUCID_X86
@@ -44,6 +45,12 @@ const Kernels& kernels_of(Isa isa) {
     }
 #endif
     return portable_kernels();
+}
+
+Isa isa_of(const std::string& name) {
+    for (int i = 0; i < kNumIsas; i++)
+        if (has_isa((Isa)i) && name == kernels_of((Isa)i).name) return (Isa)i;
+    throw std::invalid_argument("instruction set " + name + " is not available");
 }
 
 }  // namespace pellucid

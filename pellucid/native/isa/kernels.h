@@ -90,9 +90,14 @@ struct Kernels {
                         int head_size);
     void (*attend[2])(const AttendTask&);  // [0] float32 cache, [1] float16 cache
     void (*merge_parts)(const AttendTask&);
+    // Chains of multiply-adds for the measurement of limits: `chains` vectors of kLanes, each `rounds` times.
+    void (*multiply_floats)(int64_t rounds, float* out);
+    void (*multiply_integers)(int64_t rounds, int32_t* out);
+    int chains;
 };
 
 enum class Isa { portable, avx2, avx512, avx512vnni };
+constexpr int kNumIsas = 4;
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();

@@ -10,6 +10,7 @@
 #include "isa/linear.h"
 #include "isa/attention.h"
 #include "isa/rows.h"
+#include "isa/peak.h"
 // clang-format on
 
 namespace PELLUCID_ISA {
@@ -49,6 +50,9 @@ constexpr pellucid::Kernels make_table(const char* name) {
     k.attend[0] = attend<float>;
     k.attend[1] = attend<Half>;
     k.merge_parts = merge_parts;
+    k.multiply_floats = multiply_floats;
+    k.multiply_integers = multiply_integers;
+    k.chains = kChains;
     return k;
 }
 
