@@ -39,7 +39,7 @@ check: setup-dev ## lint, format, types, C++ format, import direction
 	@find pellucid/native -name '*.cpp' -o -name '*.h' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
 	@$(PY) -m pytest tests/test_imports.py
 
-bench: setup ## measure prefill and decode speed
+bench: setup ## measure speed, cold start and memory of all benchmark models
 	@$(PY) benchmarks/run.py
 
 bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (LLAMA_BIN=folder of its programs)

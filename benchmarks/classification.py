@@ -19,6 +19,7 @@ import machine
 
 from pellucid import LLM
 from pellucid.engine.classify import DEFAULT_TEMPLATE
+from pellucid.tools.bench import source_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "embeddings-and-classification.md"
@@ -54,7 +55,7 @@ def measure(model: str) -> dict[str, Any]:
         receipt = llm.classify("", ["a", "b"])[0].receipt
         result: dict[str, Any] = {
             "model": {"name": Path(receipt.model).name, "quantization": receipt.quantization, "isa": receipt.isa},
-            "commit": machine.commit(),
+            "commit": source_commit(),
             "date": machine.today(),
             "test": {},
             "dev": {},

@@ -27,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import bench_models
-import commands
 import machine
 from many_requests import MAX_RUNNING, SHARED_TOKENS, Job, jobs
-from neighbours import Neighbours
+
+from pellucid.tools import timed_command
+from pellucid.tools.bench import source_commit
+from pellucid.tools.neighbours import Neighbours
 
 MAX_MODEL_LEN = 1040  # the longest job: 256 + 512 + 256 tokens
 
@@ -39,7 +41,7 @@ def main() -> None:
     args = arguments()
     result: dict[str, Any] = {
         "date": machine.today(),
-        "commit": machine.commit(),
+        "commit": source_commit(),
         "machine": machine.describe(),
         "threads": args.threads,
         "requests": args.requests,
@@ -82,7 +84,7 @@ def arguments() -> argparse.Namespace:
 def pellucid(path: Path, args: argparse.Namespace) -> float:
     """Tokens a second of a fresh process, which is this file again."""
     command = [sys.executable, __file__, "--worker", str(path), str(args.requests), str(args.threads)]
-    return float(json.loads(commands.run(command).stdout.splitlines()[-1]))
+    return float(json.loads(timed_command.run(command).stdout.splitlines()[-1]))
 
 
 def worker(path: str, requests: int, threads: int) -> None:
@@ -110,11 +112,11 @@ def llama(path: Path, args: argparse.Namespace) -> float:
     context = MAX_RUNNING * (prompt + new)
     command = [args.llama_bin / "llama-batched-bench", "-m", path, "-t", str(args.threads), "-c", str(context)]
     command += ["-npp", str(prompt), "-ntg", str(new), "-npl", str(MAX_RUNNING), "--output-format", "jsonl"]
-    for line in commands.run(command).stdout.splitlines():
+    for line in timed_command.run(command).stdout.splitlines():
         if line.startswith("{"):
             wave = json.loads(line)
             return MAX_RUNNING * new / float(wave["t_pp"] + wave["t_tg"])
-    raise commands.CommandFailed("llama-batched-bench printed no result")
+    raise timed_command.CommandFailed("llama-batched-bench printed no result")
 
 
 def vllm(path: Path, args: argparse.Namespace) -> tuple[float, str]:

@@ -7,20 +7,18 @@ lengths, and `--no-warmup` for the cold start, which is to llama.cpp's favour.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import commands
-from workloads import (
-    COLD_START_CONTEXT,
-    COLD_START_PROMPT,
-    DECODE_TOKENS,
-    PREFILL_TOKENS,
-    STREAM_COUNTS,
+from pellucid.tools import timed_command
+from pellucid.tools.bench import (
+    CONTEXT_DECODE_TOKENS,
+    START_CONTEXT,
+    START_PROMPT,
     STREAM_DECODE_TOKENS,
     STREAM_PROMPT_TOKENS,
+    Samples,
 )
 
 TOOLS = ("llama-bench", "llama-batched-bench", "llama-completion")
@@ -34,30 +32,48 @@ def version(bin_dir: Path) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
-def measure(bin_dir: Path, model: Path, threads: int, repeats: int) -> dict[str, list[float]]:
-    """Samples by workload: tokens a second, seconds, MiB."""
-    samples: dict[str, list[float]] = {}
-    common = ["-m", model, "-t", str(threads)]
-    bench = [bin_dir / "llama-bench", *common, "-r", str(repeats), "-o", "json"]
-    for result in json.loads(commands.run([*bench, "-p", str(PREFILL_TOKENS), "-n", str(DECODE_TOKENS)]).stdout):
-        samples["prefill" if result["n_prompt"] else "decode_1"] = result["samples_ts"]
-    samples.update(_streams(bin_dir, common, repeats))
-    once = [*common, "-p", COLD_START_PROMPT, "-n", "1", "-c", str(COLD_START_CONTEXT), "-no-cnv", "--no-warmup"]
-    starts = [commands.run([bin_dir / "llama-completion", *once]) for _ in range(repeats)]
-    samples["cold_start"] = [start.seconds for start in starts]
-    samples["peak_memory"] = [start.peak_mib for start in starts]
-    return samples
+class LlamaCpp:
+    """One model, run by the programs in `bin_dir`. Samples have the keys of `pellucid bench`."""
 
+    def __init__(self, bin_dir: Path, model: Path, threads: int) -> None:
+        self._bin_dir = bin_dir
+        self._common: list[Any] = ["-m", model, "-t", str(threads)]
 
-def _streams(bin_dir: Path, common: list[Any], repeats: int) -> dict[str, list[float]]:
-    samples: dict[str, list[float]] = {f"decode_{count}": [] for count in STREAM_COUNTS}
-    context = max(STREAM_COUNTS) * (STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS)
-    command = [bin_dir / "llama-batched-bench", *common, "-c", str(context), "--output-format", "jsonl"]
-    command += ["-npp", str(STREAM_PROMPT_TOKENS), "-ntg", str(STREAM_DECODE_TOKENS)]
-    command += ["-npl", ",".join(str(count) for count in STREAM_COUNTS)]
-    for _ in range(repeats):
-        for line in commands.run(command).stdout.splitlines():
-            if re.match(r"\{.*\}$", line):
-                result = json.loads(line)
-                samples[f"decode_{result['pl']}"].append(result["speed_tg"])
-    return samples
+    def measure(self, prefill: int, decode: int, streams: int, starts: int) -> Samples:
+        """Prefill, decode, one number of streams, and the cold start `starts` times."""
+        samples = {
+            f"prefill_{prefill}": self._bench("-p", prefill, "-n", 0),
+            "decode_1": self._bench("-p", 0, "-n", decode),
+            f"streams_{streams}": self._streams(streams),
+        }
+        once = ["-p", START_PROMPT, "-n", "1", "-c", str(START_CONTEXT), "-no-cnv", "--no-warmup"]
+        found = [self._run("llama-completion", *once, "--no-display-prompt") for _ in range(starts)]
+        samples["first_token"] = [finished.first_output for finished in found]
+        samples["exit"] = [finished.seconds for finished in found]
+        samples["peak_mib"] = [finished.peak_mib for finished in found]
+        return samples
+
+    def measure_context(self, context: int) -> Samples:
+        """Prefill of a long context, and decoding at its end."""
+        return {
+            f"prefill_{context}": self._bench("-p", context, "-n", 0, "--no-warmup"),
+            f"decode_1_at_{context}": self._bench(
+                "-p", 0, "-n", CONTEXT_DECODE_TOKENS, "-d", context - CONTEXT_DECODE_TOKENS, "--no-warmup"
+            ),
+        }
+
+    def _bench(self, *arguments: object) -> list[float]:
+        """Tokens a second of llama-bench, which warms up first."""
+        [found] = json.loads(self._run("llama-bench", "-r", 1, "-o", "json", *arguments).stdout)
+        rates: list[float] = found["samples_ts"]
+        return rates
+
+    def _streams(self, count: int) -> list[float]:
+        context = count * (STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS)
+        lengths = ["-npp", STREAM_PROMPT_TOKENS, "-ntg", STREAM_DECODE_TOKENS, "-npl", count]
+        printed = self._run("llama-batched-bench", "-c", context, "--output-format", "jsonl", *lengths).stdout
+        found = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+        return [float(one["speed_tg"]) for one in found]
+
+    def _run(self, tool: str, *arguments: object) -> timed_command.Finished:
+        return timed_command.run([self._bin_dir / tool, *self._common, *map(str, arguments)])

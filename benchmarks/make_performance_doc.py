@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import plots
 import report
-from workloads import DECODE_TOKENS, PREFILL_TOKENS, STREAM_DECODE_TOKENS, STREAM_PROMPT_TOKENS
+from rounds import DECODE, PREFILL, round_medians, workloads
+
+from pellucid.tools.bench import CONTEXT_DECODE_TOKENS, START_PROMPT, STREAM_DECODE_TOKENS, STREAM_PROMPT_TOKENS
+from pellucid.tools.bench_report import limits_line, title, unit
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+PLOT = DOC.with_name("performance.svg")
 
 TEXT = """# Performance
 
@@ -20,12 +26,14 @@ Pellucid beside {peer}, on one machine, in one run: the two engines take turns, 
 A figure is the median over the rounds. A ratio says how many times better Pellucid is (above 1: faster, or smaller),
 as the median over the rounds with the lowest and the highest of them.
 
+![How many times faster than {peer}](performance.svg)
+
 | | |
 |---|---|
 | machine | {cpu}, {cores} cores, {memory:.0f} GiB, {instruction_sets} |
 | its limits, measured in the same run | {limits} |
 | other processes meanwhile | {others} |
-| Pellucid | commit {commit}, instruction set {isa}, {threads} threads |
+| Pellucid | commit {commit}, instruction set {isa}, {threads} threads, keys and values in {kv_cache_dtype} |
 | llama.cpp | {peer}, {threads} threads, its defaults otherwise |
 | date | {date} |
 
@@ -33,22 +41,25 @@ as the median over the rounds with the lowest and the highest of them.
 
 ## What is measured
 
-- **prefill**: one step over {prefill} tokens, logits for the last one. **decode**: one token a step, {decode} steps
+- **prefill**: {prefill} tokens in one step, logits for the last one. **decode**: one token a step, {decode} steps
   from an empty context. Both as `llama-bench` does: random token ids, no sampling.
 - **decode, several streams**: every stream has a prompt of {stream_prompt} tokens (not timed) and then takes one token
   a step, {stream_decode} steps; tokens a second of all together, as `llama-batched-bench` does.
-- **decode through LLM**: greedy tokens after the first through tokenizer, scheduler, sampler and detokenizer.
-- **process start to exit with one token**: `pellucid run MODEL Hello -n 1 --raw` and `llama-completion -no-cnv` with
-  the same prompt, files in the page cache. Through the chat template (`pellucid run MODEL Hello -n 1`) the two would
-  not do the same work, as they render different default system messages; that row is Pellucid's alone.
-- **peak memory**: the largest resident set of the raw process, mapped pages of the file included.
-- **achieved**: for decode the bytes of the weights that a step reads, times steps a second; for prefill the
-  multiplications and additions of the linear operators. Compare them with the limits above, which are NumPy's.
-- Story is a safetensors model, which llama.cpp does not read: it runs the same float32 weights converted to GGUF.
+- **at a long context**: a prompt of that length in steps of 512 tokens, then its last {context_decode} tokens one by
+  one. Measured once, after the rounds; llama.cpp only on the small models, since it takes it minutes for the others.
+- **process start to first token**: until `pellucid run MODEL {prompt} -n 1 --raw` and `llama-completion -no-cnv` with
+  the same prompt write their first byte, files in the page cache; then until they have ended.
+- **peak memory**: the largest resident set of that process, mapped pages of the file included.
+- **achieved**: for decode the bytes that a step reads (all weights, and the context's keys and values), times steps a
+  second; for many rows the multiplications and additions of the linear operators. **share of the limit**: of the
+  machine's limits above, which the same run measures: memory read by all threads, and the faster of two kinds of
+  multiply-adds, float32 and pairs of 16-bit integers.
+- The 1B models have Llama 3.2 1B's shape and random weights (`benchmarks/make_perf_model.py`).
 
 ## Run it again
 
-    make bench                                   # Pellucid alone
+    pellucid bench MODEL                         # one model, Pellucid alone
+    make bench                                   # all of them
     make bench-peers LLAMA_BIN=FOLDER            # with llama.cpp, and this page anew
 
 The run behind this page: `{command}`. Its samples are in `{source}`.
@@ -61,33 +72,50 @@ def main() -> None:
     if not found:
         raise SystemExit("no results with a peer; run benchmarks/run.py --llama-bin FOLDER first")
     DOC.write_text(page(found[-1]), encoding="utf-8")
+    PLOT.write_text(plot(json.loads(found[-1].read_text(encoding="utf-8"))), encoding="utf-8")
     print(f"docs/performance.md, from {found[-1].name}")
 
 
 def page(source: Path) -> str:
     result: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-    about = result["machine"]
+    about, models = result["machine"], result["models"]
     return TEXT.format(
         source=f"benchmarks/results/{source.name}",
         peer=result["peer"],
-        rounds=result["rounds"],
+        rounds=max(len(model["rounds"]) for model in models),
         cpu=about["cpu"],
         cores=about["cores"],
         memory=about["memory_gib"],
         instruction_sets=" ".join(about["instruction_sets"]),
-        limits=report.limits_line(result),
+        limits=limits_line(result["limits"]),
         others=report.others_line(result),
         commit=result["commit"],
-        isa=result["models"][0]["program"]["isa"],
+        isa=models[0]["program"]["isa"],
+        kv_cache_dtype=models[0]["program"]["kv_cache_dtype"],
         threads=result["threads"],
         date=result["date"],
         command=result["command"],
-        tables="\n\n".join(f"## {model['title']}\n\n{report.model_table(model)}" for model in result["models"]),
-        prefill=PREFILL_TOKENS,
-        decode=DECODE_TOKENS,
+        tables="\n\n".join(f"## {model['title']}\n\n{report.model_table(model, result['limits'])}" for model in models),
+        prefill=PREFILL,
+        decode=DECODE,
         stream_prompt=STREAM_PROMPT_TOKENS,
         stream_decode=STREAM_DECODE_TOKENS,
+        context_decode=CONTEXT_DECODE_TOKENS,
+        prompt=START_PROMPT,
     )
+
+
+def plot(result: dict[str, Any]) -> str:
+    groups = []
+    for model in result["models"]:
+        bars = []
+        for key in workloads(model):
+            ours, theirs = (round_medians(model, engine, key) for engine in ("pellucid", "llama.cpp"))
+            if theirs and key != "exit":
+                found = report.ratios(ours, theirs, lower_is_better=unit(key) != "tok/s")
+                bars.append((title(key), median(found)))
+        groups.append((model["title"], bars))
+    return plots.ratio_bars(f"How many times better than {result['peer']}", groups)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from neighbours import TOLERABLE
-from rounds import round_medians
-from workloads import PREFILL_TOKENS, WORKLOADS
+from rounds import round_medians, workloads
+
+from pellucid.tools import bench_report
+from pellucid.tools.bench_report import number, unit
+from pellucid.tools.neighbours import TOLERABLE
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -27,11 +29,10 @@ def header(result: dict[str, Any]) -> list[str]:
     return [
         f"machine: {about['cpu']}, {about['cores']} cores, {about['memory_gib']:.0f} GiB, "
         f"{' '.join(about['instruction_sets'])}",
-        f"limits: {limits_line(result)}",
+        f"limits: {bench_report.limits_line(result['limits'])}",
         f"other processes: {others_line(result)}",
         f"command: {result['command']}",
-        f"commit: {result['commit']}, {result['date']}, {result['rounds']} rounds"
-        + (f", beside {result['peer']}" if result["peer"] else ""),
+        f"commit: {result['commit']}, {result['date']}" + (f", beside {result['peer']}" if result["peer"] else ""),
     ]
 
 
@@ -42,30 +43,22 @@ def others_line(result: dict[str, Any]) -> str:
     return f"{line}: TOO BUSY, these figures mean little" if max(shares) > TOLERABLE else line
 
 
-def limits_line(result: dict[str, Any]) -> str:
-    """The best reading of each limit over the run: what the machine can do when it is left alone."""
-    read, multiply = (max(one[key] for one in result["limits"]) for key in ("read_gb_s", "sgemm_gflop_s"))
-    return f"{read:.1f} GB/s read, {multiply:.0f} Gflop/s float32 matrix product ({result['threads']} threads, NumPy)"
-
-
-def model_table(model: dict[str, Any]) -> str:
+def model_table(model: dict[str, Any], limits: list[dict[str, Any]]) -> str:
     """A Markdown table: medians over the rounds, what that is in physical units, and the ratio to the peer."""
     has_peer = "llama.cpp" in model["rounds"][0]
-    head = ["work", "Pellucid", "achieved"] + (["llama.cpp", "ratio (lowest to highest round)"] if has_peer else [])
-    rows = [head, ["---"] * len(head)]
-    for name, workload in WORKLOADS.items():
-        ours = round_medians(model, "pellucid", name)
-        row = [
-            workload.title,
-            f"{_number(statistics.median(ours))} {workload.unit}",
-            achieved(model["program"], name, statistics.median(ours)),
-        ]
+    head = ["work", "Pellucid", "achieved", "share of the limit"]
+    rows = [head + (["llama.cpp", "ratio (lowest to highest round)"] if has_peer else [])]
+    rows.append(["---"] * len(rows[0]))
+    for key in workloads(model):
+        ours = round_medians(model, "pellucid", key)
+        found = bench_report.row(key, statistics.median(ours), model["program"], limits, model["file_nbytes"])
+        row = [found.work, found.value, found.achieved, found.of_limit]
         if has_peer:
-            theirs = round_medians(model, "llama.cpp", name)
-            row.append(f"{_number(statistics.median(theirs))} {workload.unit}" if theirs else "")
-            row.append(_ratio(ours, theirs, workload.lower_is_better) if theirs else "")
+            theirs = round_medians(model, "llama.cpp", key)
+            row.append(f"{number(statistics.median(theirs))} {unit(key)}" if theirs else "")
+            row.append(_ratio(ours, theirs, lower_is_better=unit(key) != "tok/s") if theirs else "")
         rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
@@ -73,26 +66,11 @@ def model_table(model: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def achieved(program: dict[str, Any], workload: str, value: float) -> str:
-    """Weight bytes read a second for decode (each step reads them once), operations a second for prefill."""
-    if workload == "prefill":
-        flops = program["flops_per_token"] + program["flops_per_logit_row"] / PREFILL_TOKENS
-        return f"{value * flops / 1e9:.0f} Gflop/s"
-    if workload in ("decode_1", "end_to_end"):
-        return f"{value * program['weight_nbytes'] / 1e9:.1f} GB/s"
-    if workload.startswith("decode_"):
-        streams = int(workload.removeprefix("decode_"))
-        flops = program["flops_per_token"] + program["flops_per_logit_row"]
-        return f"{value / streams * program['weight_nbytes'] / 1e9:.1f} GB/s, {value * flops / 1e9:.0f} Gflop/s"
-    return ""
+def ratios(ours: list[float], theirs: list[float], *, lower_is_better: bool) -> list[float]:
+    """How many times better than the peer, round by round."""
+    return [b / a if lower_is_better else a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def _ratio(ours: list[float], theirs: list[float], lower_is_better: bool) -> str:
-    """How many times better than the peer, round by round: median, lowest and highest."""
-    pairs = zip(ours, theirs, strict=True)
-    ratios = [b / a if lower_is_better else a / b for a, b in pairs]
-    return f"{statistics.median(ratios):.2f}× ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+def _ratio(ours: list[float], theirs: list[float], *, lower_is_better: bool) -> str:
+    found = ratios(ours, theirs, lower_is_better=lower_is_better)
+    return f"{statistics.median(found):.2f}× ({min(found):.2f} to {max(found):.2f})"

@@ -6,76 +6,101 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import bench_models
-import commands
 import llama_cpp
 import machine
 from bench_models import BenchModel
-from neighbours import Neighbours
-from workloads import COLD_START_CONTEXT, COLD_START_PROMPT
+from llama_cpp import LlamaCpp
 
-Samples = dict[str, list[float]]
+from pellucid.tools import timed_command
+from pellucid.tools.bench import Samples, source_commit
+from pellucid.tools.neighbours import Neighbours
+
+PREFILL, DECODE, STREAMS = 512, 128, 32
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything, as it goes into the JSON file. The limits of the machine are measured before, between and after."""
+    """Everything, as it goes into the JSON file. No round begins after `args.minutes`, but the first of each model."""
     peer = None
     if args.llama_bin is not None:
         peer = f"llama.cpp {args.llama_version or llama_cpp.version(args.llama_bin)}"
     models = [bench_models.find(name, args.story, with_peer=peer is not None) for name in args.models.split(",")]
     result: dict[str, Any] = {
         "date": machine.today(),
-        "commit": machine.commit(),
+        "commit": source_commit(),
         "command": " ".join(["python benchmarks/run.py", *_public(sys.argv[1:])]),
         "machine": machine.describe(),
         "threads": args.threads,
-        "rounds": args.rounds,
         "peer": peer,
-        "limits": [machine.measured_limits(args.threads)],
+        "context": args.context,
+        "limits": [],
         "models": [],
     }
-    for model in models:
-        result["models"].append(_measure_model(model, args))
-        result["limits"].append(machine.measured_limits(args.threads))
+    end = time.monotonic() + 60 * args.minutes
+    measured = {model.name: {"name": model.name, "title": model.title, "rounds": []} for model in models}
+    result["models"] = list(measured.values())
+    for number in range(args.rounds):
+        for model in models:
+            if number == 0 or time.monotonic() < end:
+                _progress(f"{model.title}: round {number + 1} of {args.rounds}")
+                measured[model.name]["rounds"].append(_round(model, args, result["limits"], measured[model.name]))
+    for model in models if args.context else []:
+        if time.monotonic() < end:
+            _progress(f"{model.title}: {args.context} tokens of context")
+            measured[model.name]["long"] = _long(model, args)
     return result
 
 
-def _measure_model(model: BenchModel, args: argparse.Namespace) -> dict[str, Any]:
-    rounds: list[dict[str, Any]] = []
-    for number in range(args.rounds):
-        with Neighbours() as others:
-            _progress(f"{model.title}: round {number + 1} of {args.rounds}, Pellucid")
-            ours, program = _pellucid(model.path, args)
-            rounds.append({"pellucid": ours})
-            if args.llama_bin is not None:
-                _progress(f"{model.title}: round {number + 1} of {args.rounds}, llama.cpp")
-                rounds[-1]["llama.cpp"] = llama_cpp.measure(args.llama_bin, model.peer_path, args.threads, args.repeats)
-        rounds[-1]["others"] = others.share
-    _progress("")
-    return {"name": model.name, "title": model.title, "program": program, "rounds": rounds}
+def _round(model: BenchModel, args: argparse.Namespace, limits: list[Any], about: dict[str, Any]) -> dict[str, Any]:
+    """One round of both engines. Adds to `limits`, and to what is known `about` the model."""
+    options = ["--prefill", str(PREFILL), "--decode", str(DECODE), "--streams", str(STREAMS)]
+    options += ["--only", "prefill,decode,streams,start"]
+    with Neighbours() as others:
+        ours = _pellucid(model.path, args, [*options, "--repeats", str(args.repeats)])
+        found: dict[str, Any] = {"pellucid": ours["samples"]}
+        if args.llama_bin is not None:
+            peer = LlamaCpp(args.llama_bin, model.peer_path, args.threads)
+            found["llama.cpp"] = peer.measure(PREFILL, DECODE, STREAMS, args.repeats)
+    limits += ours["limits"]
+    about["program"], about["file_nbytes"] = ours["program"], ours["model"]["file_nbytes"]
+    return {**found, "others": others.share}
 
 
-def _pellucid(path: Path, args: argparse.Namespace) -> tuple[Samples, dict[str, Any]]:
-    isa = ["--isa", args.isa] if args.isa else []
-    worker = [sys.executable, Path(__file__).with_name("pellucid_worker.py"), path, "--threads", str(args.threads)]
-    measured = json.loads(commands.run([*worker, "--repeats", str(args.repeats), *isa]).stdout)
-    samples: Samples = measured["rates"]
-    once = [Path(sys.executable).with_name("pellucid"), "run", path, COLD_START_PROMPT, "-n", "1"]
-    once += ["--ctx-size", str(COLD_START_CONTEXT), "--threads", str(args.threads)]
-    starts = [commands.run([*once, "--raw"]) for _ in range(args.repeats)]
-    samples["cold_start"] = [start.seconds for start in starts]
-    samples["peak_memory"] = [start.peak_mib for start in starts]
-    samples["cold_start_chat"] = [commands.run(once).seconds for _ in range(args.repeats)]
-    return samples, measured["program"]
+def _long(model: BenchModel, args: argparse.Namespace) -> dict[str, Any]:
+    """The long context, once; the peer only for small models: it needs minutes for a large one."""
+    with Neighbours() as others:
+        options = ["--only", "context", "--context", str(args.context), "--repeats", "1"]
+        found: dict[str, Any] = {"pellucid": _pellucid(model.path, args, options)["samples"]}
+        if args.llama_bin is not None and model.path.stat().st_size < args.long_peer_mb * 1e6:
+            found["llama.cpp"] = LlamaCpp(args.llama_bin, model.peer_path, args.threads).measure_context(args.context)
+    return {**found, "others": others.share}
+
+
+def _pellucid(path: Path, args: argparse.Namespace, options: list[str]) -> dict[str, Any]:
+    """`pellucid bench` in a fresh process."""
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
+        command = [sys.executable, "-m", "pellucid", "bench", path, "--threads", str(args.threads), "--json", file.name]
+        timed_command.run([*command, *options, *(["--isa", args.isa] if args.isa else [])])
+        found: dict[str, Any] = json.load(file)
+    return found
 
 
 def round_medians(model: dict[str, Any], engine: str, workload: str) -> list[float]:
     """One value a round: the median of its repeats. Empty if this engine did not do that work."""
-    found = [round[engine].get(workload, []) for round in model["rounds"] if engine in round]
+    rounds = [*model["rounds"], *([model["long"]] if "long" in model else [])]
+    found: list[list[float]] = [samples.get(workload, []) for one in rounds if (samples := one.get(engine))]
     return [statistics.median(samples) for samples in found if samples]
+
+
+def workloads(model: dict[str, Any]) -> list[str]:
+    """All that Pellucid did, in order."""
+    samples: Samples = {**model["rounds"][0]["pellucid"], **model.get("long", {}).get("pellucid", {})}
+    return [key for key in samples if key != "load"]
 
 
 def _public(arguments: list[str]) -> list[str]:
@@ -84,7 +109,4 @@ def _public(arguments: list[str]) -> list[str]:
 
 
 def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-    elif text:
-        print(text, file=sys.stderr, flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

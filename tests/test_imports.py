@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "server": BASE | {*CHAIN, "text", "chat", "api"},
     "tools": BASE | {*CHAIN, "text", "chat", "api"},
     "cli": BASE | {*CHAIN, "text", "chat", "api", "server", "tools"},
+    "__main__": {"cli"},
 }
 ALLOWED["executors"] |= {"native"}
 ALLOWED["text"] |= {"native"}

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _facts(machine: Machine, bandwidth: Bandwidth) -> Iterator[tuple[str, str]]:
-    from pellucid.tools.doctor import NUM_PASSES
+    from pellucid.executors.limits import NUM_PASSES
 
     yield "processor", machine.processor
     yield "cores", f"{machine.num_usable_cores} usable of {machine.num_cores}"
@@ -55,7 +55,7 @@ def _facts(machine: Machine, bandwidth: Bandwidth) -> Iterator[tuple[str, str]]:
         yield "largest cache", f"{machine.cache_nbytes / 2**20:,.0f} MiB"
     yield "memory", f"{machine.free_memory / 2**30:,.1f} GiB free of {machine.total_memory / 2**30:,.1f} GiB"
     speed = f"{bandwidth.one_thread / 1e9:.1f} GB/s with 1 thread, {bandwidth.all_threads / 1e9:.1f} GB/s with "
-    how = f"NumPy reading {bandwidth.nbytes / 2**20:,.0f} MiB, best of {NUM_PASSES} passes"
+    how = f"reading {bandwidth.nbytes / 2**20:,.0f} MiB, best of {NUM_PASSES} passes"
     yield "bandwidth", f"{speed}{bandwidth.num_threads} ({how})"
 
 

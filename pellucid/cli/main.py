@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "show a model's metadata, tensors, memory need and graph",
     "list": "list the models on this machine and the built-in ones",
     "pull": "fetch a model, so that it runs without the network afterwards",
+    "bench": "measure speed, cold start and memory beside the machine's limits",
     "doctor": "show what this machine can do, and what will be fast",
 }
 ABOUT = "An engine for large language models whose inside can be seen: GGUF or safetensors in, text out."

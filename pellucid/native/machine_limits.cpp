@@ -1,5 +1,5 @@
-// What this machine can do at most, for `pellucid bench` and `pellucid doctor` (executors/limits.py): how fast memory is
-// read, and how many multiply-adds a second the kernels' own instructions reach.
+// What this machine can do at most, for `pellucid bench` and `pellucid doctor` (executors/limits.py): how fast memory
+// is read, and how many multiply-adds a second the kernels' own instructions reach.
 #include "machine_limits.h"
 
 #include <nanobind/stl/string.h>

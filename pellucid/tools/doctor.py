@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from pellucid.engine.loader import available_memory
 from pellucid.executors.cores import available_cores
 from pellucid.executors.cpu import available_isas
+from pellucid.executors.limits import READ_NBYTES, measure_read
 
 # Features of a processor that matter here, by their names in /proc/cpuinfo, as far as kernels make use of them.
 USED = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni")
 UNUSED_YET = ("avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve")
-
-BANDWIDTH_NBYTES = 256 << 20
-NUM_PASSES = 9
 
 
 @dataclass(frozen=True)
@@ -67,41 +60,9 @@ def describe_machine() -> Machine:
     )
 
 
-def measure_bandwidth(num_threads: int, nbytes: int = BANDWIDTH_NBYTES) -> Bandwidth:
-    """How fast NumPy reads an array too large for the caches, in the best of several passes.
-
-    Each thread takes the maximum of its own part in one call without the GIL: one pass over the bytes with vector
-    instructions and next to no arithmetic. It is what a decode step does to the weights at best, and can be below what
-    the memory itself could give, where a core computes the maximum more slowly than it reads. The best pass counts,
-    since it serves as an upper bound: other work on the machine only makes passes slower. Takes about a second.
-    """
-    array = np.ones(nbytes // 8, np.int64)
-    return Bandwidth(array.nbytes, num_threads, _read(array, 1), _read(array, num_threads))
-
-
-def _read(array: npt.NDArray[np.int64], num_threads: int) -> float:
-    """Bytes a second over `array`, split among threads that start each pass together."""
-    parts = np.array_split(array, num_threads)
-    barrier = threading.Barrier(num_threads + 1)
-
-    def work(part: npt.NDArray[np.int64]) -> None:
-        for _ in range(NUM_PASSES):
-            barrier.wait()
-            np.maximum.reduce(part)
-            barrier.wait()
-
-    threads = [threading.Thread(target=work, args=(part,), daemon=True) for part in parts]
-    for thread in threads:
-        thread.start()
-    seconds = []
-    for _ in range(NUM_PASSES):
-        barrier.wait()
-        start = time.perf_counter()
-        barrier.wait()
-        seconds.append(time.perf_counter() - start)
-    for thread in threads:
-        thread.join()
-    return array.nbytes / min(seconds)
+def measure_bandwidth(num_threads: int, nbytes: int = READ_NBYTES) -> Bandwidth:
+    """How fast memory is read that no cache holds (executors/limits.py). Takes about a second."""
+    return Bandwidth(nbytes, num_threads, measure_read(1, nbytes), measure_read(num_threads, nbytes))
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Run a command once and measure it from outside: wall time from start to exit, and peak resident memory.
+"""Run a command once and measure it from outside: time to its first output and to its end, and peak resident memory.
 
 Linux counts the memory of the process that starts a command into the command's own peak. So a bare interpreter starts
 it, of about 10 MiB, and a peak that is not above that interpreter's is refused. (Its VmHWM is compared: its ru_maxrss
@@ -15,25 +15,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pellucid.errors import PellucidError
+
 _LAUNCHER = """
 import os, sys, time
 report, program = sys.argv[1], sys.argv[2:]
+reader, writer = os.pipe()
+actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_CLOSE, reader), (os.POSIX_SPAWN_CLOSE, writer)]
 start = time.perf_counter()
-pid = os.posix_spawn(program[0], program, os.environ)
+pid = os.posix_spawn(program[0], program, os.environ, file_actions=actions)
+os.close(writer)
+first = None
+while data := os.read(reader, 65536):
+    first = first or time.perf_counter() - start
+    os.write(1, data)
 _, status, usage = os.wait4(pid, 0)
 seconds = time.perf_counter() - start
 own = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 with open(report, "w") as file:
-    file.write("[%r, %d, %d, %d]" % (seconds, usage.ru_maxrss, own, os.waitstatus_to_exitcode(status)))
+    numbers = (first or seconds, seconds, usage.ru_maxrss, own, os.waitstatus_to_exitcode(status))
+    file.write("[%r, %r, %d, %d, %d]" % numbers)
 """
 
 
-class CommandFailed(Exception):
+class CommandFailed(PellucidError):
     """A measured command did not do its work; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
 class Finished:
+    """`first_output` and `seconds` (to the end) count from the start of the process."""
+
+    first_output: float
     seconds: float
     peak_mib: float
     stdout: str
@@ -52,11 +65,11 @@ def run(command: Sequence[str | Path]) -> Finished:
         output = (done.stdout + done.stderr)[-2000:]
         if done.returncode != 0:
             raise CommandFailed(f"{' '.join(arguments)} could not be started:\n{output}")
-        seconds, peak, launcher_peak, exit_code = json.loads(report.read())
+        first, seconds, peak, launcher_peak, exit_code = json.loads(report.read())
     if exit_code != 0:
         raise CommandFailed(f"{' '.join(arguments)} exited with {exit_code}:\n{output}")
     if not done.stdout.strip():
         raise CommandFailed(f"{' '.join(arguments)} printed nothing:\n{output}")
     if peak <= launcher_peak:
         raise CommandFailed(f"{' '.join(arguments)} took {peak} KiB, no more than its launcher: not measurable")
-    return Finished(seconds, peak / 1024, done.stdout)
+    return Finished(first, seconds, peak / 1024, done.stdout)

@@ -1,0 +1,254 @@
+"""Measure an engine on this machine: prefill, decode, many streams, long contexts, mixed load, cold start, memory.
+
+Everything is a dict of samples, as it goes into a JSON file; bench_report.py makes tables of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid import __version__
+from pellucid.errors import InvalidParameter, ResourceError
+from pellucid.executors import get_executor
+from pellucid.executors.base import BLOCK_SIZE
+from pellucid.executors.cores import available_cores
+from pellucid.executors.cpu import CpuExecutor
+from pellucid.executors.limits import measure_limits
+from pellucid.formats.checkpoint import open_checkpoint
+from pellucid.formats.source import resolve
+from pellucid.graph.passes.fuse import fuse
+from pellucid.models.registry import build_model
+from pellucid.sampling import SamplingParams
+from pellucid.tools import timed_command
+from pellucid.tools.bench_steps import StepTimer, work_of
+from pellucid.tools.doctor import describe_machine
+from pellucid.tools.neighbours import Neighbours
+
+KINDS = ("prefill", "decode", "streams", "context", "llm", "mixed", "start")
+STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS = 16, 16  # of each of several streams; the prompts are not timed
+CONTEXT_DECODE_TOKENS = 32  # the last ones of a long context
+MIXED_REQUESTS, MIXED_PROMPT_TOKENS, MIXED_NEW_TOKENS = 12, (16, 128), (8, 32)
+START_PROMPT, START_CONTEXT = "Hello", 512
+
+ROOT = Path(__file__).resolve().parents[2]
+Samples = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """`context`: 0 for none. A work that took `patience` seconds is not repeated. `only`: of KINDS."""
+
+    threads: int | None = None
+    isa: str | None = None
+    kv_cache_dtype: str = "auto"
+    prefill: tuple[int, ...] = (512,)
+    decode: int = 128
+    streams: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    context: int = 0
+    repeats: int = 3
+    patience: float = 10.0
+    only: tuple[str, ...] = KINDS
+
+    def __post_init__(self) -> None:
+        for name in ("prefill", "streams"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise InvalidParameter(name, f"expected numbers from 1 up, got {getattr(self, name)}")
+        if self.decode < 1 or self.repeats < 1:
+            raise InvalidParameter("decode", "tokens to decode and repeats start at 1")
+        if self.context and self.context <= CONTEXT_DECODE_TOKENS:
+            raise InvalidParameter("context", f"expected more than {CONTEXT_DECODE_TOKENS} tokens, got {self.context}")
+        if unknown := [name for name in self.only if name not in KINDS]:
+            raise InvalidParameter("only", f"there is no work {unknown[0]!r}, expected some of {', '.join(KINDS)}")
+
+
+@dataclass
+class _Bench:
+    """What has been measured so far."""
+
+    options: BenchOptions
+    say: Callable[[str], None]
+    samples: Samples = field(default_factory=dict)
+
+    def measure(self, key: str, work: Callable[[], float]) -> None:
+        self.say(key.replace("_", " "))
+        start = time.perf_counter()
+        found = self.samples.setdefault(key, [])
+        found.append(work())
+        while len(found) < self.options.repeats and time.perf_counter() - start < self.options.patience:
+            found.append(work())
+
+
+def bench(model: str, options: BenchOptions, say: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
+    """Measure `model` (a name or a path, as everywhere); `say` is told what is being measured.
+
+    Raises what loading a model raises, and CommandFailed when the fresh process of the cold start fails.
+    """
+    path = resolve(model)
+    threads = options.threads or available_cores()
+    say("limits of the machine")
+    limits = [asdict(measure_limits(threads, options.isa))]
+    running = _Bench(options, say)
+    with Neighbours() as others:
+        program = _measure_steps(path, running)
+        if {"llm", "mixed"} & set(options.only):
+            _measure_llm(path, running, program["context_length"])
+        if "start" in options.only:
+            _measure_start(path, running, min(START_CONTEXT, program["context_length"]))
+    say("limits of the machine")
+    limits.append(asdict(measure_limits(threads, options.isa)))
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "version": __version__,
+        "commit": source_commit(),
+        "machine": asdict(describe_machine()),
+        "model": {"name": path.name, "file_nbytes": _file_nbytes(path)},
+        "program": program,
+        "limits": limits,
+        "others": others.share,
+        "samples": running.samples,
+    }
+
+
+def _measure_steps(path: Path, running: _Bench) -> dict[str, Any]:
+    """Prefill, decode, streams and the long context, on a program of their own; returns what it is and must do."""
+    options = running.options
+    stream_length = STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS
+    stream_blocks = max(options.streams) * -(-stream_length // BLOCK_SIZE)
+    longest = max(*options.prefill, options.decode, options.context)
+    executor = get_executor("cpu", threads=options.threads, isa=options.isa, kv_cache_dtype=options.kv_cache_dtype)
+    assert isinstance(executor, CpuExecutor)
+    running.say("loading")
+    start = time.perf_counter()
+    with open_checkpoint(path) as checkpoint:
+        config, graph = build_model(checkpoint)
+        if longest > config.context_length:
+            raise InvalidParameter("context", f"{longest} tokens exceed the model's context of {config.context_length}")
+        graph = fuse(graph)
+        program = executor.compile(graph, max(stream_blocks, -(-longest // BLOCK_SIZE)))
+    running.samples["load"] = [time.perf_counter() - start]
+    work = work_of(graph, np.dtype(program.info.kv_cache_dtype).itemsize)
+    timer = StepTimer(program, config.vocab_size, stream_length)
+    try:
+        timer.prefill(64)  # wakes threads, and the pages of the arena
+        if "prefill" in options.only:
+            for count in options.prefill:
+                running.measure(f"prefill_{count}", lambda count=count: timer.prefill(count))  # type: ignore[misc]
+        if "decode" in options.only:
+            running.measure("decode_1", lambda: timer.decode(1, 0, options.decode))
+        if "streams" in options.only:
+            timer.prefill(STREAM_PROMPT_TOKENS, max(options.streams))
+            for count in options.streams:
+                running.measure(f"streams_{count}", lambda count=count: _streams(timer, count))  # type: ignore[misc]
+        if options.context and "context" in options.only:
+            _measure_context(timer, running)
+    finally:
+        program.close()
+    info = program.info
+    about = {"isa": info.isa, "threads": info.threads, "kv_cache_dtype": info.kv_cache_dtype}
+    return {**about, "context_length": config.context_length, **asdict(work)}
+
+
+def _streams(timer: StepTimer, count: int) -> float:
+    return timer.decode(count, STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS)
+
+
+def _measure_context(timer: StepTimer, running: _Bench) -> None:
+    """Prefill of a whole long context, then its last tokens again, one by one."""
+    context = running.options.context
+    running.measure(f"prefill_{context}", lambda: timer.prefill(context))
+    before = context - CONTEXT_DECODE_TOKENS
+    running.measure(f"decode_1_at_{context}", lambda: timer.decode(1, before, CONTEXT_DECODE_TOKENS))
+
+
+def _measure_llm(path: Path, running: _Bench, context_length: int) -> None:
+    """Through tokenizer, scheduler, sampler and detokenizer: one stream, and prompts and answers of mixed lengths."""
+    from pellucid.engine.llm import LLM
+
+    options = running.options
+    length = max(2 * options.decode, MIXED_PROMPT_TOKENS[1] + MIXED_NEW_TOKENS[1])
+    running.say("loading")
+    with LLM(
+        str(path),
+        threads=options.threads,
+        isa=options.isa,
+        kv_cache_dtype=options.kv_cache_dtype,
+        max_model_len=min(length, context_length),
+        max_num_seqs=MIXED_REQUESTS,
+    ) as llm:
+        vocab_size = llm.tokenizer.vocab_size
+        rng = np.random.default_rng(0)
+
+        def params(count: int) -> SamplingParams:
+            return SamplingParams(max_tokens=count, temperature=0, ignore_eos=True)
+
+        def one() -> float:
+            [answer] = llm.generate("Once upon a time", params(options.decode))
+            rate = answer.metrics.decode_tokens_per_second
+            if rate is None:
+                raise ResourceError(f"no answer of {options.decode} tokens: {answer.outputs[0].error}")
+            return rate
+
+        def mixed() -> float:
+            lengths = rng.integers(*MIXED_PROMPT_TOKENS, MIXED_REQUESTS, endpoint=True)
+            counts = rng.integers(*MIXED_NEW_TOKENS, MIXED_REQUESTS, endpoint=True)
+            prompts = [rng.integers(0, vocab_size, length).tolist() for length in lengths]
+            start = time.perf_counter()
+            llm.generate(prompts, [params(int(count)) for count in counts], progress=False)
+            return int(lengths.sum() + counts.sum()) / (time.perf_counter() - start)
+
+        if "llm" in options.only:
+            running.measure("llm_decode", one)
+        if "mixed" in options.only:
+            running.measure("mixed", mixed)
+
+
+def _measure_start(path: Path, running: _Bench, context: int) -> None:
+    """`pellucid run` in fresh processes."""
+    options = running.options
+    command: list[str | Path] = [sys.executable, "-m", "pellucid", "run", path, START_PROMPT, "-n", "1", "--raw"]
+    command += ["--ctx-size", str(context)]
+    command += [] if options.threads is None else ["--threads", str(options.threads)]
+    command += [] if options.isa is None else ["--isa", options.isa]
+    found: list[timed_command.Finished] = []
+
+    def once() -> float:
+        found.append(timed_command.run(command))
+        return found[-1].first_output
+
+    running.measure("first_token", once)
+    running.samples["exit"] = [finished.seconds for finished in found]
+    running.samples["peak_mib"] = [finished.peak_mib for finished in found]
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def source_commit() -> str | None:
+    """Short hash of the checkout that this code is in, with "+" when its files differ from it; None outside of one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not (ROOT / "pyproject.toml").is_file():
+            return None
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "pellucid", "benchmarks", "CMakeLists.txt")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _file_nbytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

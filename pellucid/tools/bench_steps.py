@@ -1,0 +1,108 @@
+"""Timed steps of a compiled program: prefill, one stream, many streams, long contexts; no tokenizer, no sampling.
+
+Batches are made beforehand, so that nothing but the program counts, as in llama-bench. Token ids are random; they
+decide nothing about the speed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pellucid.executors.base import BLOCK_SIZE, Batch, Program
+from pellucid.graph.ir import Graph
+
+CHUNK = 512  # tokens of one step, the default of EngineConfig.max_num_batched_tokens
+
+
+class StepTimer:
+    """Rates in tokens a second on one program. Later work overwrites the cache of earlier work: of several streams
+    each has blocks for `stream_length` tokens, and a single one may take all there are.
+    """
+
+    def __init__(self, program: Program, vocab_size: int, stream_length: int) -> None:
+        self._program = program
+        self._vocab_size = vocab_size
+        self._stride = -(-stream_length // BLOCK_SIZE)  # blocks of a stream
+        self._rng = np.random.default_rng(0)
+
+    def prefill(self, num_tokens: int, num_streams: int = 1) -> float:
+        """Prompts of `num_tokens` for each stream, in steps of up to CHUNK tokens; logits for each prompt's last."""
+        return self._rate(self._prompts(num_tokens, num_streams))
+
+    def decode(self, num_streams: int, context: int, num_tokens: int) -> float:
+        """The next `num_tokens` of each stream, all streams together, one token each a step.
+
+        With a context above 0 the keys and values of its tokens must have been computed: `prefill` does.
+        """
+        batches = [self._batch(range(num_streams), context + i, 1) for i in range(num_tokens)]
+        return self._rate(batches)
+
+    def _prompts(self, num_tokens: int, num_streams: int) -> list[Batch]:
+        together = max(1, CHUNK // num_tokens)  # short prompts share a step
+        groups = [range(s, min(s + together, num_streams)) for s in range(0, num_streams, together)]
+        return [
+            self._batch(group, start, min(CHUNK, num_tokens - start), wants_logits=start + CHUNK >= num_tokens)
+            for group in groups
+            for start in range(0, num_tokens, CHUNK)
+        ]
+
+    def _batch(self, streams: range, start: int, count: int, *, wants_logits: bool = True) -> Batch:
+        """The tokens at positions [start, start + count) of each stream."""
+        length, num_groups = start + count, len(self._program.info.kv_groups)
+        tables = (np.array(streams)[:, None] * self._stride + np.arange(-(-length // BLOCK_SIZE))).astype(np.int32)
+        positions = np.arange(start, length)
+        slots = tables[:, positions // BLOCK_SIZE].astype(np.int64) * BLOCK_SIZE + positions % BLOCK_SIZE
+        ends = np.arange(1, len(streams) + 1, dtype=np.int32) * count
+        return Batch(
+            token_ids=self._rng.integers(0, self._vocab_size, len(streams) * count).astype(np.int32),
+            positions=np.tile(positions, len(streams)).astype(np.int32),
+            slot_mapping=np.stack([slots.ravel()] * num_groups),
+            block_tables=np.stack([tables] * num_groups),
+            query_start=np.concatenate([[0], ends]).astype(np.int32),
+            seq_lens=np.full(len(streams), length, np.int32),
+            logit_rows=ends - 1 if wants_logits else np.empty(0, np.int32),
+        )
+
+    def _rate(self, batches: Iterable[Batch]) -> float:
+        start = time.perf_counter()
+        num_tokens = 0
+        for batch in batches:
+            self._program.run(batch)
+            num_tokens += len(batch.token_ids)
+        return num_tokens / (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step must do at least: weight bytes that it reads, operations for a token and for a row of logits, and
+    bytes of keys and values that a token at position p reads: for (window, bytes) in `kv`, min(p, window) * bytes.
+
+    Counts the linear operators; embedding rows and norms are small beside them.
+    """
+
+    weight_nbytes: int
+    flops_per_token: int
+    flops_per_logit_row: int
+    kv: tuple[tuple[int, int], ...]  # a window of 0 is none
+
+    def kv_nbytes(self, context: int) -> int:
+        return sum(min(context, window or context) * nbytes for window, nbytes in self.kv)
+
+
+def work_of(graph: Graph, kv_item_nbytes: int) -> Work:
+    nbytes: dict[str, int] = {}
+    flops = {"T": 0, "R": 0, "P": 0}
+    kv: dict[int, int] = {}
+    for node in graph:
+        for matrix in node.matrices() if node.op == "linear" else []:
+            nbytes[matrix.name] = matrix.nbytes
+            flops[node.output.rows] += 2 * matrix.shape[0] * matrix.shape[1]
+        if node.op == "attention":
+            columns = int(node.attrs["num_kv_heads"]) * int(node.attrs["head_size"])
+            window = int(node.attrs["window"])
+            kv[window] = kv.get(window, 0) + 2 * columns * kv_item_nbytes
+    return Work(sum(nbytes.values()), flops["T"], flops["R"], tuple(sorted(kv.items())))

@@ -1,0 +1,148 @@
+"""`pellucid bench` on the tiny model: every work runs, counts what it should, and is told in table and JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command import COMMAND
+from support.graphs import llama_like
+from support.tiny_model import write_tiny_model
+
+from pellucid.errors import InvalidParameter
+from pellucid.executors import limits
+from pellucid.executors.base import Batch, StepResult
+from pellucid.executors.cpu import CpuExecutor, available_isas
+from pellucid.tools import bench_report
+from pellucid.tools.bench import BenchOptions, bench
+from pellucid.tools.bench_steps import CHUNK, StepTimer, work_of
+
+SMALL = {"prefill": (40,), "decode": 4, "streams": (1, 3), "repeats": 1, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "READ_NBYTES", 1 << 20)
+
+
+def test_every_work_is_measured(tiny: Path) -> None:
+    told: list[str] = []
+    result = bench(str(tiny), BenchOptions(**SMALL, context=64), told.append)  # type: ignore[arg-type]
+    works = ["prefill_40", "decode_1", "streams_1", "streams_3", "prefill_64", "decode_1_at_64", "llm_decode", "mixed"]
+    assert list(result["samples"]) == ["load", *works, "first_token", "exit", "peak_mib"]
+    assert all(len(found) == 1 and found[0] > 0 for found in result["samples"].values())
+    assert result["samples"]["first_token"] <= result["samples"]["exit"]
+    assert set(works) - {"load"} <= {what.replace(" ", "_") for what in told}
+    assert len(result["limits"]) == 2
+    assert [row.work for row in bench_report.rows(result)][:2] == ["load", "prefill, 40 tokens"]
+    json.dumps(result)
+
+
+def test_only_what_was_asked_for(tiny: Path) -> None:
+    result = bench(str(tiny), BenchOptions(**SMALL, only=("decode",)))  # type: ignore[arg-type]
+    assert list(result["samples"]) == ["load", "decode_1"]
+
+
+def test_the_command_prints_a_table_and_writes_json(tiny: Path, tmp_path: Path) -> None:
+    arguments = ["--prefill", "20,30", "--streams", "2", "--decode", "4", "--repeats", "2", "--only", "prefill,streams"]
+    out = tmp_path / "result.json"
+    done = subprocess.run(
+        [*COMMAND, "bench", str(tiny), *arguments, "--json", str(out)],
+        capture_output=True, encoding="utf-8", timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "prefill, 30 tokens" in done.stdout
+    assert "GB/s" in done.stdout
+    assert "limits: read" in done.stdout
+    result = json.loads(out.read_text())
+    assert {key: len(found) for key, found in result["samples"].items() if key != "load"} == {
+        "prefill_20": 2, "prefill_30": 2, "streams_2": 2,
+    }  # fmt: skip
+    assert {"date", "commit", "machine", "limits", "program"} <= set(result)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"streams": (0,)}, "numbers from 1 up"),
+        ({"prefill": ()}, "numbers from 1 up"),
+        ({"only": ("prefil",)}, "no work 'prefil'"),
+        ({"context": 32}, "more than 32"),
+        ({"repeats": 0}, "start at 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        BenchOptions(**given)  # type: ignore[arg-type]
+
+
+def test_a_context_beyond_the_models_is_refused(tiny: Path) -> None:
+    with pytest.raises(InvalidParameter, match="exceed the model's context"):
+        bench(str(tiny), BenchOptions(**SMALL, context=10**6, only=("context",)))  # type: ignore[arg-type]
+
+
+def test_steps_are_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = CpuExecutor(threads=1).compile(llama_like(), 80)
+    ran: list[Batch] = []
+
+    def run(batch: Batch) -> StepResult:
+        batch.check(program.info.kv_groups, 10**6)
+        ran.append(batch)
+        return StepResult(np.empty((0, 0), np.float32))
+
+    monkeypatch.setattr(program, "run", run)
+    timer = StepTimer(program, 16, stream_length=32)
+    timer.prefill(CHUNK + 100)
+    assert [len(batch.token_ids) for batch in ran] == [CHUNK, 100]
+    assert [batch.logit_rows.tolist() for batch in ran] == [[], [99]]
+    ran.clear()
+    timer.prefill(16, num_streams=40)
+    assert [len(batch.seq_lens) for batch in ran] == [32, 8]
+    tables = np.concatenate([batch.block_tables[0] for batch in ran])
+    ran.clear()
+    timer.decode(40, 16, 2)
+    assert [batch.seq_lens.tolist() for batch in ran] == [[17] * 40, [18] * 40]
+    np.testing.assert_array_equal(ran[0].block_tables[0][:, :1], tables)
+    program.close()
+
+
+def test_the_work_of_a_step() -> None:
+    graph = llama_like()
+    work = work_of(graph, 2)
+    matrices = {m.name: m for node in graph if node.op == "linear" for m in node.matrices()}
+    assert work.weight_nbytes == sum(m.nbytes for m in matrices.values())
+    total = sum(2 * m.shape[0] * m.shape[1] for m in matrices.values())
+    assert work.flops_per_token + work.flops_per_logit_row == total
+    assert [window for window, _ in work.kv] == [0, 7]
+    assert work.kv_nbytes(10) == 10 * work.kv[0][1] + 7 * work.kv[1][1]
+
+
+def test_rates_in_physical_units() -> None:
+    program = {
+        "weight_nbytes": 10**8,
+        "flops_per_token": 10**8,
+        "flops_per_logit_row": 10**8,
+        "kv": [[0, 100], [8, 1000]],
+    }
+    assert bench_report.rates(program, "decode_1", 50) == (5e9, 0)
+    assert bench_report.rates(program, "decode_1_at_1000", 10) == (10 * (10**8 + 100_000 + 8_000), 0)
+    assert bench_report.rates(program, "streams_8", 80) == (1e9, 16e9)  # ten steps a second
+    assert bench_report.rates(program, "prefill_100", 1000) == (0, 1000 * (10**8 + 10**6))
+    assert bench_report.rates(program, "mixed", 1000) == (0, 0)
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_limits_are_of_this_world(isa: str) -> None:
+    found = limits.measure_limits(2, isa)
+    for read in (found.read_one, found.read_all):
+        assert 1e8 < read < 1e13
+    for operations in (found.float_one, found.float_all, found.integer_one, found.integer_all):
+        assert 1e8 < operations < 1e14
