@@ -72,6 +72,11 @@ class AsyncLLM:
         return self._thread.progress
 
     @property
+    def failure(self) -> str | None:
+        """Why no step will ever follow, if that is so; every request ends with an error then."""
+        return self._thread.failure
+
+    @property
     def max_model_len(self) -> int:
         """Most tokens of prompt and answer together."""
         return self._llm.max_model_len

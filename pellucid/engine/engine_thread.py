@@ -86,6 +86,11 @@ class EngineThread:
         since = self._working_since
         return replace(self._stock, seconds_without_step=0.0 if since is None else monotonic() - since)
 
+    @property
+    def failure(self) -> str | None:
+        """What made the thread stop for ever, if something did: the engine cannot be trusted after it."""
+        return self._failure
+
     def stop(self) -> None:
         """End every request with "abort" and the thread with them; returns when both are done. Twice is fine."""
         with self._changed:

@@ -82,6 +82,11 @@ class Channel(asyncio.Protocol, Generic[M]):
             self._flush()
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close at once; what was posted may be lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from it
         self._transport.set_write_buffer_limits(high=HIGH_WATER_NBYTES)

@@ -96,6 +96,8 @@ class EngineProcess:
 
     async def _beat(self, command: Load) -> None:
         while True:
+            if self._session is not None and self._session.is_over:
+                os._exit(1)
             stats = Stats() if self._session is None else self._session.stats
             self.channel.post(encode(Heartbeat(stats)))
             await asyncio.sleep(command.heartbeat_interval)

@@ -162,7 +162,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_usage: float = 0.0  # share of the blocks that belong to a request, 0 to 1
     blocks_free: int = 0
     blocks_used: int = 0
-    blocks_cached: int = 0  # free ones that may still be found
+    blocks_cached: int = 0  # in nobody's use, but a prompt may still find them
     steps_total: int = 0
     prompt_tokens_total: int = 0
     generation_tokens_total: int = 0

@@ -88,6 +88,11 @@ class EngineSession:
                 self._moved(answering, answering.stream)
 
     @property
+    def is_over(self) -> bool:
+        """The engine has failed as a whole. Nothing is answered any more: whoever waits is told that it was lost."""
+        return self._llm.failure is not None
+
+    @property
     def stats(self) -> Stats:
         progress = self._llm.progress
         return Stats(seconds_without_step=progress.seconds_without_step, **vars(progress.stats))
@@ -150,7 +155,7 @@ class EngineSession:
 
     def _moved(self, answering: _Answering, stream: Stream) -> None:
         answering.stream = stream
-        if answering.ended:
+        if answering.ended or self.is_over:
             return
         if not self._channel.is_writable:
             self._held[answering.call] = answering
@@ -222,6 +227,8 @@ class EngineSession:
         self._post(Classifications(command.call, [_classification(c) for c in found]))
 
     def _report(self, call: int, error: BaseException) -> None:
+        if self.is_over:
+            return
         if not isinstance(error, PellucidError):  # what it says may quote anything: that is for the log
             logger.error("call %d failed", call, exc_info=error)
             error = PellucidError(f"internal error ({type(error).__name__}); the log has the details")

@@ -38,6 +38,7 @@ class Policy:
     """When an engine counts as stalled, hung or lost for good. Times in seconds.
 
     silent_after: without a heartbeat, after which the process is killed (stopped, or starved of a core).
+    absent_after: the same for the first heartbeat of a process, before which it starts Python.
     stalled_after: with work and without a step, after which the state is "stalled": nobody should send it more.
     hung_after: the same, after which the process is killed.
     max_crashes, crash_window: so many losses within so long make the state "failed".
@@ -46,6 +47,7 @@ class Policy:
 
     heartbeat_interval: float = 0.25
     silent_after: float = 10.0
+    absent_after: float = 60.0
     stalled_after: float = 30.0
     hung_after: float = 300.0
     max_crashes: int = 5
@@ -90,6 +92,7 @@ class Supervisor:
         self._stats_before = Stats()
         self._crashes: deque[float] = deque()
         self._missed_beats = 0
+        self._heard = False  # from the present process
         self._reason = ""
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,10 +146,11 @@ class Supervisor:
         for task in list(self._tasks):
             task.cancel()
         if self._channel is not None:
-            self._channel.close()
+            self._channel.abort()
         self._listener.engine_lost()
         child, self._child = self._child, None
         if child is not None:
+            child.end.close()
             await asyncio.to_thread(child.kill)
 
     def kill(self) -> None:
@@ -165,12 +169,14 @@ class Supervisor:
         channel: Channel[Event] = Channel(Event, self._on_events, lambda: self._on_closed(channel))
         self._channel = channel
         self._missed_beats = 0
+        self._heard = False
         await channel.open(self._child.end)
 
     def _on_events(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Heartbeat):
                 self._missed_beats = 0
+                self._heard = True
                 self.stats = event.stats.after(self._stats_before)
                 self._judge(event.stats.seconds_without_step)
             elif isinstance(event, Ready):
@@ -198,7 +204,7 @@ class Supervisor:
                 continue
             self._missed_beats += 1
             silence = self._missed_beats * self.policy.heartbeat_interval
-            if silence > self.policy.silent_after:
+            if silence > (self.policy.silent_after if self._heard else self.policy.absent_after):
                 self._kill(f"it has given no sign of life for {silence:.0f} s")
             elif silence > self.policy.silent_after / 2 and self.state == "ready":
                 self._become("stalled")
@@ -220,6 +226,7 @@ class Supervisor:
         never_ready = self.info is None
         if child is not None:
             self._become("loading" if never_ready else "restarting")
+            child.end.close()
             await asyncio.to_thread(child.kill)
             self._crashes.append(monotonic())
         code = child.process.returncode if child is not None else None
