@@ -64,7 +64,7 @@ def no_copies(cache: CacheManager) -> list[Any]:
 
 def lost_when_preempted(scheduler: Scheduler, request: Any, step: Any) -> None:
     preempt(scheduler, request, step)
-    scheduler.waiting.remove(request)
+    scheduler.queues.waiting.remove(request)
 
 
 def published_early(cache: CacheManager, key: Any, digests: Any, num_tokens: int) -> None:

@@ -25,8 +25,9 @@ from hypothesis.stateful import (
 
 from pellucid.cache.manager import DROPPED, CacheManager
 from pellucid.cache.prefix import BlockHashes
+from pellucid.engine.plan import ScheduledRequest, StepPlan
 from pellucid.engine.request import Request
-from pellucid.engine.scheduler import ScheduledRequest, Scheduler, StepPlan
+from pellucid.engine.scheduler import Scheduler
 from pellucid.executors.base import KVGroup
 from pellucid.sampling import SamplingParams
 
@@ -171,11 +172,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         self._finish(self.unfinished[which % len(self.unfinished)], "abort")
 
-    @precondition(lambda self: self.scheduler.unready)
+    @precondition(lambda self: self.scheduler.queues.unready)
     @rule(which=st.integers(0, 99))
     def get_the_constraint(self, which: int) -> None:
         """All answers to one prompt get theirs together."""
-        unready = self.scheduler.unready
+        unready = self.scheduler.queues.unready
         for request in unready:
             if request.id == unready[which % len(unready)].id:
                 request.grammar = None
@@ -329,7 +330,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def matches(self) -> None:
         """What the cache finds of a waiting request is the longest beginning that all its groups still have."""
-        for request in self.scheduler.waiting:
+        for request in self.scheduler.queues.waiting:
             most = (request.num_tokens - 1) // BLOCK_SIZE
             digests = request.block_hashes.first(most, request.token_ids)
             assert self.cache.match(digests, most) == self._longest_match(digests, most)

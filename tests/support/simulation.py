@@ -11,9 +11,9 @@ import heapq
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -34,10 +34,12 @@ from support.scenario import Arrival, Scenario, draw_scenario
 from pellucid.cache.manager import CacheManager
 from pellucid.config import EngineConfig
 from pellucid.engine import engine as engine_module
+from pellucid.engine import intake
 from pellucid.engine.engine import Engine
+from pellucid.engine.plan import StepPlan
 from pellucid.engine.readout import Pooler, TokenLogprobs
 from pellucid.engine.request import Request
-from pellucid.engine.scheduler import Scheduler, StepPlan
+from pellucid.engine.scheduler import Scheduler
 from pellucid.errors import ContextLengthExceeded, InvalidParameter
 from pellucid.executors.base import BLOCK_SIZE, Batch, BlockCopy, StepResult
 
@@ -120,11 +122,13 @@ class World:
             def reserve(self, *args: Any, **kwargs: Any) -> bool:
                 return not world.refuses() and super().reserve(*args, **kwargs)
 
-        seams = {"CacheManager": RefusingCache, "Scheduler": RecordingScheduler, "perf_counter": lambda: self.now}
         silent = logging.Logger("simulation", logging.CRITICAL + 1)
+        seams = {"CacheManager": RefusingCache, "Scheduler": RecordingScheduler, "logger": silent}
         with ExitStack() as stack:
-            for name, value in {**seams, "logger": silent}.items():
+            for name, value in seams.items():
                 stack.enter_context(patch.object(engine_module, name, value))
+            for module in (engine_module, intake):
+                stack.enter_context(patch.object(module, "perf_counter", lambda: self.now))
             self.engine = self._make_engine()
             for arrival in self.scenario.arrivals:
                 self.at(arrival.at, lambda arrival=arrival: self.arrive(arrival))
@@ -336,10 +340,8 @@ class World:
                 self.promised[digest] = tokens[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE].tobytes()
 
     def _can_go_on(self) -> bool:
-        unready = self.engine.scheduler.unready
-        return any(r.grammar is None or r.grammar.done() for r in self.engine.scheduler) or not (
-            unready or not self.engine.has_unfinished
-        )
+        """Not when everybody waits for a grammar: the engine would wait, too."""
+        return any(r.grammar is None or r.grammar.done() for r in self.engine.scheduler)
 
     def _make_engine(self) -> Engine:
         world = self
@@ -353,12 +355,14 @@ class World:
                 world.grammars.append(Future())
                 return world.grammars[-1]
 
-        class Inline:
-            def submit(self, work: Callable[[], None]) -> Future[None]:
-                work()
-                done: Future[None] = Future()
-                done.set_result(None)
-                return done
+        @contextmanager
+        def preparing(requests: Iterable[Request]) -> Iterator[None]:
+            """Masks are computed in this thread, some of them: the sampler computes the others itself."""
+            for request in requests:
+                if request.sampler.constraint is not None and world.rng.random() < 0.5:
+                    with suppress(RuntimeError):
+                        request.sampler.prepare()
+            yield
 
         settings = dict(self.scenario.settings)
         engine = Engine(
@@ -370,8 +374,8 @@ class World:
             drafter=Drafter() if self.scenario.drafter else None,
         )
         self.grammars: list[Future[Any]] = []
-        engine._grammars = Grammars()  # type: ignore[assignment]
-        engine._mask_threads = Inline()  # type: ignore[assignment]
+        engine._intake._grammars = Grammars()  # type: ignore[assignment]
+        engine._masks.preparing = preparing  # type: ignore[method-assign]
         return engine
 
 
