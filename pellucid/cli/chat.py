@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     """Talk with a model; /help lists the commands.
 
     Ctrl-C stops the answer, Ctrl-D leaves, Alt-Enter begins a new line. Lines piped into standard input are answered
-    one by one.
+    one by one. Where there is colour, what a model thinks first is dim, and the next answer does not see it.
     """
     from pellucid.cli.conversation import Conversation
 
@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> None:
                 "this model has no chat template: it continues text rather than answers. "
                 "Use `pellucid run`, or give a template with --chat-template"
             )
-        conversation = Conversation(llm, params, args.system)
+        dims = terminal.use_colour(sys.stdout, args.colour)
+        conversation = Conversation(llm, params, args.system, split_reasoning=dims)
         interactive = terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)
         if interactive:
             terminal.note(
@@ -107,11 +108,18 @@ def _act(conversation: Conversation, line: str, colour: bool | None) -> bool:
 
 
 def _answer(conversation: Conversation, text: str, colour: bool | None) -> None:
-    """Stream the answer to stdout; Ctrl-C ends it there."""
+    """Stream the answer to stdout, reasoning dimmed; Ctrl-C ends it there."""
     on_terminal = terminal.is_terminal(sys.stdout)
     with terminal.Interruption() as stop, terminal.keys_unseen():
+        thinking = False
         for piece in conversation.ask(text, stopped=lambda: bool(stop)):
-            sys.stdout.write(terminal.safe(piece) if on_terminal else piece)
+            reasoning, said = (terminal.safe(t) if on_terminal else t for t in (piece.reasoning, piece.text))
+            if reasoning:
+                sys.stdout.write(terminal.dim(reasoning, sys.stdout, colour))
+                thinking = True
+            if said:
+                sys.stdout.write("\n\n" + said if thinking else said)
+                thinking = False
             sys.stdout.flush()
     sys.stdout.write("\n")
     sys.stdout.flush()

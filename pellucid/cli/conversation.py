@@ -14,7 +14,7 @@ from pellucid.errors import ContextLengthExceeded, InvalidParameter, InvalidRequ
 
 if TYPE_CHECKING:
     from pellucid.engine.llm import LLM
-    from pellucid.engine.outputs import RequestOutput
+    from pellucid.engine.outputs import RequestOutput, StreamChunk
     from pellucid.sampling import SamplingParams
 
 ROLES = ("system", "user", "assistant")
@@ -24,24 +24,28 @@ class Conversation:
     """Alternating user and assistant messages after an optional system message. Every question is answered in full view
     of all of them; a question that fails, by Ctrl-C or whatever else, leaves the conversation as it was."""
 
-    def __init__(self, llm: LLM, params: SamplingParams, system: str | None = None) -> None:
+    def __init__(
+        self, llm: LLM, params: SamplingParams, system: str | None = None, *, split_reasoning: bool = False
+    ) -> None:
+        """split_reasoning: what the model thinks first is `reasoning` of the pieces and not kept; else it is text."""
         self.llm = llm
         self.params = params
+        self._reasoning_parser = None if split_reasoning else "none"
         self.messages: list[dict[str, str]] = []
         self.last: RequestOutput | None = None
         self._num_regenerated = 0
         self.set_system(system)
 
-    def ask(self, text: str, stopped: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    def ask(self, text: str, stopped: Callable[[], bool] = lambda: False) -> Iterator[StreamChunk]:
         """The answer to `text`, piece by piece; between pieces `stopped()` may end it, and what was said is kept."""
         asked = [*self.messages, {"role": "user", "content": text}]
         said: list[str] = []
         self.last = None
         try:
-            for chunk in self.llm.stream_chat(asked, self.params, reasoning_parser="none"):
-                if chunk.text:
-                    said.append(chunk.text)
-                    yield chunk.text
+            for chunk in self.llm.stream_chat(asked, self.params, reasoning_parser=self._reasoning_parser):
+                said.append(chunk.text)
+                if chunk.text or chunk.reasoning:
+                    yield chunk
                 self.last = chunk.result
                 if chunk.finish_reason == "error":
                     raise PellucidError(chunk.error or "the request failed")
@@ -49,7 +53,7 @@ class Conversation:
                     break
         except ContextLengthExceeded as error:
             raise ContextLengthExceeded(f"{error}. /clear starts over.") from error
-        if said:
+        if any(said):
             self.messages = [*asked, {"role": "assistant", "content": "".join(said)}]
 
     def take_back(self) -> str:

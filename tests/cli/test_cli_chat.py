@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from support.command import COMMAND, Pellucid
-from support.tiny_model import write_tiny_model
+from support.tiny_model import CHATML, write_tiny_model
 
 from pellucid import LLM, SamplingParams, StreamChunk
 from pellucid.cli.conversation import Conversation
@@ -34,7 +34,7 @@ def llm(tiny: Path) -> Iterator[LLM]:
 
 
 def say(conversation: Conversation, text: str) -> str:
-    return "".join(conversation.ask(text))
+    return "".join(piece.text for piece in conversation.ask(text))
 
 
 def test_every_turn_sees_the_ones_before(llm: LLM) -> None:
@@ -96,7 +96,7 @@ def test_a_stopped_answer_is_kept_as_far_as_it_came(llm: LLM) -> None:
     conversation = Conversation(llm, SamplingParams(temperature=0, max_tokens=100))
     pieces: list[str] = []
     for piece in conversation.ask("one", stopped=lambda: bool(pieces)):
-        pieces.append(piece)
+        pieces.append(piece.text)
     assert len(pieces) == 1
     assert conversation.messages[-1] == {"role": "assistant", "content": pieces[0]}
     assert say(conversation, "two")
@@ -209,6 +209,27 @@ def test_a_piped_command_that_fails_ends_with_2(pellucid: Pellucid, tiny: Path, 
     done = pellucid("chat", tiny, stdin=lines)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_reasoning_is_dim_where_there_is_colour_and_text_where_there_is_none(
+    pellucid: Pellucid, tmp_path: Path
+) -> None:
+    thinking = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}") + "{# </think> #}"
+    path = write_tiny_model(tmp_path / "thinking.gguf", template=thinking)
+    arguments = ("chat", path, "--temp", "0", "-n", "8")
+    plain, coloured = (pellucid(*arguments, colour, stdin="hi\n") for colour in ("--no-color", "--color"))
+    assert "\x1b" not in plain.stdout
+    assert coloured.stdout.startswith("\x1b[2m")
+    assert re.sub(r"\x1b\[[02]m", "", coloured.stdout).strip() == plain.stdout.strip()
+
+
+def test_reasoning_is_no_part_of_the_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LLM(str(write_tiny_model(tmp_path / "t.gguf"))) as llm:
+        said = [StreamChunk(0, "", [], reasoning="Hm."), StreamChunk(0, "Yes.", [])]
+        monkeypatch.setattr(llm, "stream_chat", lambda *given, **options: iter(said))
+        conversation = Conversation(llm, GREEDY, split_reasoning=True)
+        assert list(conversation.ask("one")) == said
+        assert conversation.messages[-1] == {"role": "assistant", "content": "Yes."}
 
 
 def test_a_base_model_cannot_chat(pellucid: Pellucid, tmp_path: Path) -> None:
