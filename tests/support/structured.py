@@ -26,20 +26,26 @@ def allowed(mask: np.ndarray) -> np.ndarray:
 
 
 def walk(start: GrammarMatcher, tokenizer: Any, rng: random.Random, *, max_tokens: int = 400) -> tuple[str, bool]:
-    """A random answer and whether it ended. After 40 tokens those that close something are taken when they can be."""
+    """A random answer and whether it ended. After 40 tokens it hurries: what closes something first, short numbers."""
     data = b""
     for i in range(max_tokens):
         if start.is_finished:
             return data.decode(), True
-        tokens = allowed(start.mask())
-        closing = [t for t in tokens if i > 40 and tokenizer.token_bytes(int(t)) in (b'"', b"}", b"]", b"0")]
-        ends = [t for t in tokens if t in tokenizer.eos_token_ids]
-        token = int(rng.choice((i > 40 and ends) or closing or list(tokens)))
+        tokens = [int(token) for token in allowed(start.mask())]
+        token = rng.choice(_hurried(tokens, data, tokenizer) if i > 40 else tokens)
         start.accept(token)
         if token in tokenizer.eos_token_ids:
             return data.decode(), True
         data += tokenizer.token_bytes(token)
     return data.decode(errors="ignore"), False
+
+
+def _hurried(tokens: list[int], data: bytes, tokenizer: Any) -> list[int]:
+    ends = [token for token in tokens if token in tokenizer.eos_token_ids]
+    closing = [token for token in tokens if tokenizer.token_bytes(token) in (b'"', b"}", b"]")]
+    if data[-1:].isdigit():
+        return ends or closing or [t for t in tokens if not tokenizer.token_bytes(t).isdigit()] or tokens
+    return ends or closing or [token for token in tokens if tokenizer.token_bytes(token) == b"0"] or tokens
 
 
 def accepts(start: GrammarMatcher, text: str) -> bool:
