@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pellucid.cli import options, sampling_options, terminal
+from pellucid.cli import options, sampling_options, structured_options, terminal
 from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON: text, token ids, receipt")
     parser.add_argument("-q", "--quiet", action="store_true", help="no speed summary on stderr")
     sampling_options.add(parser, (*sampling_options.FLAGS, *sampling_options.MANY_ANSWERS))
+    structured_options.add(parser)
     options.add_engine(parser)
 
 
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     continues the text. The speed is told on stderr.
     """
     prompt = _prompt(args)
-    params = sampling_options.sampling_params(args)
+    params = sampling_options.sampling_params(args, structured_options.structured_outputs(args))
     if args.raw and (args.system is not None or args.chat_template is not None):
         raise InvalidParameter("raw", "--raw uses no chat template, so --system and --chat-template would be ignored")
     for flag in sampling_options.MANY_ANSWERS:

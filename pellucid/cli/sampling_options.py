@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pellucid.sampling import SamplingParams
 from pellucid.sampling_fields import SAMPLERS
+from pellucid.structured_outputs import StructuredOutputs
 
 
 class Flag(NamedTuple):
@@ -87,8 +88,8 @@ def add(parser: argparse.ArgumentParser, flags: Sequence[Flag] = FLAGS) -> None:
         group.add_argument(*flag.names.split(), **options)
 
 
-def sampling_params(args: argparse.Namespace) -> SamplingParams:
-    """The flags as SamplingParams, which validates them."""
+def sampling_params(args: argparse.Namespace, form: StructuredOutputs | None = None) -> SamplingParams:
+    """The flags as SamplingParams, which validates them, and the form that the answer must have."""
     flags = (*FLAGS, *MANY_ANSWERS)
     given = {f.parameter: value for f in flags if (value := getattr(args, f.parameter, None)) is not None}
     for name in ("max_tokens", "seed"):
@@ -97,7 +98,8 @@ def sampling_params(args: argparse.Namespace) -> SamplingParams:
     if "logit_bias" in given:
         given["logit_bias"] = dict(given["logit_bias"])
     used = set(given.get("samplers", SAMPLERS)) - ({"top_k", "top_p", "min_p"} if given.get("mirostat") else set())
-    return SamplingParams(**{name: value for name, value in PREFERRED.items() if name in used} | given)
+    preferred = {name: value for name, value in PREFERRED.items() if name in used}
+    return SamplingParams(**preferred | given, structured_outputs=form)
 
 
 def _names(text: str) -> list[str]:
