@@ -34,9 +34,20 @@ class _Sequence:
 
 
 @dataclass(frozen=True)
-class CacheStats:
-    """Blocks over all groups, and tokens of admitted sequences that were looked up and found (since the start)."""
+class GroupStats:
+    """Blocks of one group; `window` is 0 where layers see all tokens."""
 
+    window: int
+    num_free: int
+    num_used: int
+    num_cached: int
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """Blocks by group and in all; tokens of admitted sequences that were looked up and found (since the start)."""
+
+    groups: tuple[GroupStats, ...]
     num_blocks_free: int
     num_blocks_used: int
     num_blocks_cached: int
@@ -236,7 +247,12 @@ class CacheManager:
         return max(pool.num_used / pool.num_blocks for pool in self.pools)
 
     def stats(self) -> CacheStats:
+        groups = tuple(
+            GroupStats(window, pool.num_free, pool.num_used, pool.num_cached)
+            for window, pool in zip(self.windows, self.pools, strict=True)
+        )
         return CacheStats(
+            groups=groups,
             num_blocks_free=sum(pool.num_free for pool in self.pools),
             num_blocks_used=sum(pool.num_used for pool in self.pools),
             num_blocks_cached=sum(pool.num_cached for pool in self.pools),

@@ -7,10 +7,10 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from pellucid.engine.loader import available_memory
 from pellucid.executors.cores import available_cores
 from pellucid.executors.cpu import available_isas
 from pellucid.executors.limits import READ_NBYTES, measure_read
+from pellucid.executors.memory import available_memory
 
 # Features of a processor that matter here, by their names in /proc/cpuinfo, as far as kernels make use of them.
 USED = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni")
