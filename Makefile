@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak proof check bench bench-peers bench-many bench-classification parity goldens docs clean setup setup-dev
+.PHONY: help run test soak proof check bench bench-peers bench-many bench-classification bench-sampling parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,9 @@ bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (
 
 bench-classification: setup ## accuracy of LLM.classify, and its figures in the docs anew
 	@$(PY) benchmarks/classification.py
+
+bench-sampling: setup ## CPU time of choosing a token, by sampler and size of vocabulary
+	@$(PY) benchmarks/sampling.py
 
 parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
 	@$(VENV)-parity/bin/python -m pytest tests/parity

@@ -74,9 +74,12 @@ std::vector<std::vector<RankedTuple>> rank_rows(const Matrix& logits, const std:
         if (token < 0 || token >= n) throw std::invalid_argument("no such token");
     std::vector<std::vector<RankedTuple>> result;
     nb::gil_scoped_release released;
-    Workspace space(walks_of(portable));
-    for (size_t r = 0; r < tokens.size(); r++)
-        result.push_back(tuples(rank(logits.data() + (int64_t)r * n, n, tokens[r], count, space)));
+    const Walks& walks = walks_of(portable);
+    Candidates raw(walks);
+    for (size_t r = 0; r < tokens.size(); r++) {
+        const bool finite = raw.begin(const_cast<float*>(logits.data()) + (int64_t)r * n, n);
+        result.push_back(finite ? tuples(rank(raw, tokens[r], count, walks)) : std::vector<RankedTuple>{});
+    }
     return result;
 }
 

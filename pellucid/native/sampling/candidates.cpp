@@ -15,10 +15,20 @@ bool Candidates::begin(float* row, int64_t n) {
     n_ = n;
     ids_.clear();
     scale_.temperature = 1;
+    sum_ = 0;
     maxima_.resize((size_t)(num_chunks(n) * kWidth));
     const bool finite = walks_.scan(row, n, maxima_.data());
     scale_.max = *std::max_element(maxima_.begin(), maxima_.end());
     return finite;
+}
+
+void Candidates::begin_like(const Candidates& other) {
+    row_ = other.row_;
+    n_ = other.n_;
+    ids_.clear();
+    maxima_ = other.maxima_;
+    scale_ = other.scale_;
+    sum_ = 0;
 }
 
 bool Candidates::empty() const { return !(scale_.max >= -FLT_MAX); }
@@ -34,6 +44,7 @@ float* Candidates::logit(int32_t id) {
 void Candidates::changed() {
     maxima_.resize((size_t)(num_chunks(n_) * kWidth));
     walks_.scan(row_, n_, maxima_.data());
+    sum_ = 0;
     scale_.max = *std::max_element(maxima_.begin(), maxima_.end());
 }
 
@@ -79,8 +90,9 @@ std::vector<float> Candidates::weights(Indices indices) const {
 }
 
 double Candidates::weight_sum() {
+    if (sum_ > 0) return sum_;
     chunk_sums_.resize((size_t)num_chunks(n_));
-    return walks_.weigh_chunks(row_, n_, scale_, chunk_sums_.data());
+    return sum_ = walks_.weigh_chunks(row_, n_, scale_, chunk_sums_.data());
 }
 
 double Candidates::weight(int64_t index) const {
@@ -89,8 +101,8 @@ double Candidates::weight(int64_t index) const {
     return (double)w;
 }
 
-// The count-th largest of the maxima of disjoint lanes is a lower bound of the count-th largest value, and few values
-// reach it.
+// The count-th largest of the maxima of disjoint parts is a lower bound of the count-th largest value, and few values
+// reach it. The parts are chunks where they are many more than `count`, else lanes of chunks.
 std::vector<int32_t> Candidates::largest(int64_t count) {
     float bound = -FLT_MAX;
     int64_t equals = n_;
@@ -99,6 +111,13 @@ std::vector<int32_t> Candidates::largest(int64_t count) {
         equals = 1;
     } else if (count < (int64_t)maxima_.size()) {
         std::vector<float> sorted = maxima_;
+        if (count * 8 <= num_chunks(n_)) {
+            sorted.resize((size_t)num_chunks(n_));
+            for (size_t c = 0; c < sorted.size(); c++) {
+                const float* lanes = maxima_.data() + c * kWidth;
+                sorted[c] = *std::max_element(lanes, lanes + kWidth);
+            }
+        }
         std::nth_element(sorted.begin(), sorted.begin() + (count - 1), sorted.end(), std::greater<float>());
         bound = std::max(bound, sorted[(size_t)count - 1]);
         equals = count;
@@ -124,7 +143,7 @@ void Candidates::set_dynamic_temperature(double temperature, double range, doubl
     const Sums s = walks_.sums(row_, n_, scale_);
     const double entropy = std::log(s.weight) - s.weighted / s.weight;
     const double share = s.possible > 1 ? std::clamp(entropy / std::log((double)s.possible), 0.0, 1.0) : 0.0;
-    scale_.temperature = (float)std::max(lowest, temperature - range + 2 * range * std::pow(share, exponent));
+    set_temperature((float)std::max(lowest, temperature - range + 2 * range * std::pow(share, exponent)));
 }
 
 void Candidates::top_k(int64_t k) {
@@ -133,7 +152,7 @@ void Candidates::top_k(int64_t k) {
 
 void Candidates::top_p(double p) {
     const double target = p * weight_sum();
-    for (const double depth : {2, 4, 7, 11, 16, 24, 40, 90}) {  // nothing weighs less than exp(-87)
+    for (const double depth : {2, 4, 7, 10, 13, 17, 90}) {  // nothing weighs less than exp(-87)
         const Indices found = heavy(std::exp(-depth));
         const std::vector<float> w = weights(found);
         double sum = 0;
@@ -160,7 +179,7 @@ void Candidates::min_p(double p) {
 void Candidates::typical_p(double p) {
     const Sums s = walks_.sums(row_, n_, scale_);
     const double target = p * s.weight, mean = s.weighted / s.weight;
-    for (const double reach : {0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 100.0}) {
+    for (const double reach : {0.5, 1.0, 2.0, 4.0, 8.0, 100.0}) {
         std::vector<int32_t> near;
         std::vector<float> keys;
         for (const int32_t i : heavy(std::exp(mean - reach))) {
@@ -200,14 +219,13 @@ void Candidates::xtc(double threshold) {
     int32_t last = likely[0];  // the least likely of them
     for (const int32_t i : likely)
         if (row_[i] <= row_[last]) last = i;
-    std::vector<int32_t> kept;
-    auto removed = likely.begin();
-    for (int32_t i = 0; i < (int32_t)n_; i++) {
-        const bool above = removed != likely.end() && *removed == i;
-        removed += above;
-        if (!above || i == last) kept.push_back(i);
+    if (row_ != values_.data()) {
+        values_.assign(row_, row_ + n_);
+        row_ = values_.data();
     }
-    keep(kept);
+    for (const int32_t i : likely)
+        if (i != last) row_[i] = -std::numeric_limits<float>::infinity();
+    changed();
 }
 
 double Candidates::mirostat1(double mu, int64_t vocab_size) {

@@ -19,6 +19,7 @@ class Candidates {
     // Begin with a row of logits [n], which is read until a sampler has left some out, and written to only by `logit`
     // and `bake_temperature`. False if one of them is NaN or infinite; they may be -inf all the same.
     bool begin(float* row, int64_t n);
+    void begin_like(const Candidates& other);  // with the same row, which `other` has begun with and not cut
 
     bool empty() const;        // nothing is above -inf
     bool valid() const;        // something is, and nothing is infinite
@@ -26,7 +27,10 @@ class Candidates {
     void changed();
     void bake_temperature();  // into the logits, so that changes of them come after it
 
-    void set_temperature(float temperature) { scale_.temperature = temperature; }
+    void set_temperature(float temperature) {
+        scale_.temperature = temperature;
+        sum_ = 0;
+    }
     void set_dynamic_temperature(double temperature, double range, double exponent, double lowest);
     void top_k(int64_t k);
     void top_p(double p);
@@ -46,6 +50,8 @@ class Candidates {
     float value(int64_t index) const { return row_[index]; }
     int32_t id(int64_t index) const { return ids_.empty() ? (int32_t)index : ids_[(size_t)index]; }
     float max() const { return scale_.max; }
+    const float* values() const { return row_; }  // [size]
+    int64_t size() const { return n_; }
 
   private:
     using Indices = std::span<const int32_t>;  // ascending; those of `collect` are valid until it is called again
@@ -66,6 +72,7 @@ class Candidates {
     std::vector<double> chunk_sums_;
     std::vector<int32_t> found_;
     Scale scale_{0, 1};
+    double sum_ = 0;  // of weights; 0 when it is not known
 };
 
 }  // namespace pellucid::sampling

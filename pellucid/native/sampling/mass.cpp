@@ -11,41 +11,52 @@ namespace pellucid::sampling {
 std::vector<int32_t> smallest_reaching(const float* keys, const float* weights, int64_t n, double target) {
     constexpr int kBins = 1024;
     constexpr size_t kSmall = 64;
-    const auto key = [&](int32_t i) { return (double)keys[i]; };
     const auto weight = [&](int32_t i) { return weights ? (double)weights[i] : 1.0; };
-    std::vector<int32_t> taken, open((size_t)n);
+    std::vector<int32_t> open((size_t)n);
+    std::vector<uint16_t> bins((size_t)n);
+    std::vector<uint8_t> takes((size_t)n);
     std::iota(open.begin(), open.end(), 0);
     double sum = 0;
     while (!open.empty()) {
-        double low = key(open[0]), high = low;
+        float low = keys[open[0]], high = low;
         for (const int32_t i : open) {
-            low = std::min(low, key(i));
-            high = std::max(high, key(i));
+            low = std::min(low, keys[i]);
+            high = std::max(high, keys[i]);
         }
         if (open.size() <= kSmall || low == high) {
             std::sort(open.begin(), open.end(),
                       [&](int32_t a, int32_t b) { return keys[a] != keys[b] ? keys[a] < keys[b] : a < b; });
             for (const int32_t i : open) {
-                taken.push_back(i);
+                takes[(size_t)i] = 1;
                 if ((sum += weight(i)) >= target) break;
             }
             break;
         }
-        const double scale = kBins / (high - low);
-        const auto bin = [&](int32_t i) { return std::min(kBins - 1, (int)((key(i) - low) * scale)); };
+        const double scale = kBins / ((double)high - (double)low);
         double sums[kBins] = {};
-        for (const int32_t i : open) sums[bin(i)] += weight(i);
+        for (size_t j = 0; j < open.size(); j++) {
+            const int bin = std::min(kBins - 1, (int)(((double)keys[open[j]] - (double)low) * scale));
+            bins[j] = (uint16_t)bin;
+            sums[bin] += weight(open[j]);
+        }
         int last = 0;
         while (last < kBins && sum + sums[last] < target) sum += sums[last++];
-        std::vector<int32_t> inside;
-        for (const int32_t i : open) {
-            const int b = bin(i);
-            if (b < last) taken.push_back(i);
-            if (b == last) inside.push_back(i);
+        size_t num_inside = 0;  // without branches: the bins come in no order that could be guessed
+        for (size_t j = 0; j < open.size(); j++) {
+            const int32_t i = open[j];
+            takes[(size_t)i] = bins[j] < last;
+            open[num_inside] = i;
+            num_inside += bins[j] == last;
         }
-        open = std::move(inside);
+        open.resize(num_inside);
     }
-    std::sort(taken.begin(), taken.end());
+    std::vector<int32_t> taken((size_t)n);
+    size_t num_taken = 0;
+    for (int64_t i = 0; i < n; i++) {
+        taken[num_taken] = (int32_t)i;
+        num_taken += takes[(size_t)i];
+    }
+    taken.resize(num_taken);
     return taken;
 }
 

@@ -153,15 +153,15 @@ double Sampler::run_stages(const Row& row, const Uniform& u, Candidates& candida
 }
 
 Choice Sampler::choose(const Row& row, Workspace& space) const {
-    Candidates& candidates = space.candidates;
     const auto num_invalid = [&](const float* x, float allowed) {
         return std::count_if(x, x + row.vocab_size, [&](float v) { return !std::isfinite(v) && v != allowed; });
     };
     Choice choice;
-    if (!candidates.begin(const_cast<float*>(row.logits), row.vocab_size)) {
+    if (!space.raw.begin(const_cast<float*>(row.logits), row.vocab_size)) {
         choice.num_invalid = num_invalid(row.logits, 0);
         return choice;
     }
+    Candidates& candidates = settings_.stages.empty() && !edits(row) ? space.raw : space.candidates;
     if (edits(row)) {
         choice.num_invalid = row.processed == row.logits ? 0 : num_invalid(row.processed, kForbidden);
         if (choice.num_invalid) return choice;
@@ -169,6 +169,8 @@ Choice Sampler::choose(const Row& row, Workspace& space) const {
         std::memcpy(space.row.data(), row.processed, (size_t)row.vocab_size * sizeof(float));
         edit(row, space.walks, space.row.data());
         candidates.begin(space.row.data(), row.vocab_size);
+    } else if (&candidates != &space.raw) {
+        candidates.begin_like(space.raw);
     }
     if (!candidates.valid()) return choice;
     const Uniform u = uniform(settings_.seed, settings_.index, (uint64_t)row.position);
@@ -180,8 +182,7 @@ Choice Sampler::choose(const Row& row, Workspace& space) const {
     const int64_t index = candidates.draw(u.token);
     choice.token = candidates.id(index);
     if (sum > 0) choice.surprise = std::log2(sum / candidates.weight(index));
-    if (row.num_logprobs >= 0)
-        choice.logprobs = rank(row.logits, row.vocab_size, choice.token, row.num_logprobs, space);
+    if (row.num_logprobs >= 0) choice.logprobs = rank(space.raw, choice.token, row.num_logprobs, space.walks);
     return choice;
 }
 
@@ -200,17 +201,19 @@ std::vector<Choice> choose_rows(const std::vector<Row>& rows, int threads, const
     return choices;
 }
 
-std::vector<Ranked> rank(const float* logits, int64_t n, int32_t token, int count, Workspace& space) {
-    Candidates& candidates = space.candidates;
-    if (!candidates.begin(const_cast<float*>(logits), n)) return {};
-    const double log_sum = (double)candidates.max() + std::log(candidates.weight_sum());
-    std::vector<Ranked> ranked;
-    ranked.push_back({token, (double)logits[token] - log_sum, 1 + space.walks.rank(logits, n, logits[token], token)});
+std::vector<Ranked> rank(Candidates& raw, int32_t token, int count, const Walks& walks) {
+    const double log_sum = (double)raw.max() + std::log(raw.weight_sum());
+    std::vector<Ranked> ranked{{token, (double)raw.value(token) - log_sum, 0}};
     int64_t place = 0;
-    for (const int64_t i : count > 0 ? candidates.ranking(count) : std::vector<int64_t>{}) {
+    for (const int64_t i : count > 0 ? raw.ranking(count) : std::vector<int64_t>{}) {
         place++;
-        if (i != token) ranked.push_back({(int32_t)i, (double)logits[i] - log_sum, place});
+        if (i == token) {
+            ranked[0].rank = place;
+        } else {
+            ranked.push_back({(int32_t)i, (double)raw.value(i) - log_sum, place});
+        }
     }
+    if (ranked[0].rank == 0) ranked[0].rank = 1 + walks.rank(raw.values(), raw.size(), raw.value(token), token);
     return ranked;
 }
 

@@ -37,8 +37,9 @@ struct Choice {
 
 // Room that is used again from row to row.
 struct Workspace {
-    explicit Workspace(const Walks& walks) : walks(walks), candidates(walks) {}
+    explicit Workspace(const Walks& walks) : walks(walks), raw(walks), candidates(walks) {}
     const Walks& walks;
+    Candidates raw;  // the logits as the model made them, of which none is ever left out
     Candidates candidates;
     std::vector<float> row;
 };
@@ -68,8 +69,7 @@ class Sampler {
 // A choice for each row, on up to `threads` threads. Which thread takes a row changes no bit.
 std::vector<Choice> choose_rows(const std::vector<Row>& rows, int threads, const Walks& walks);
 
-// `token` first, then the `count` most likely tokens without it; log p of the logits [n] as they are. Nothing if one of
-// them is NaN or infinite.
-std::vector<Ranked> rank(const float* logits, int64_t n, int32_t token, int count, Workspace& space);
+// `token` first, then the `count` most likely tokens without it; log p of the logits that `raw` has begun with.
+std::vector<Ranked> rank(Candidates& raw, int32_t token, int count, const Walks& walks);
 
 }  // namespace pellucid::sampling

@@ -33,25 +33,30 @@ static inline bool any(I8 v) {
     return (parts[0] | parts[1]) != 0;
 }
 
-// e^y for y ≤ 0 to about 2 units in the last place, 0 below -87 (Cephes' polynomial, S. Moshier).
-static inline F8 exp_nonpositive(F8 y) {
-    const F8 lowest = broadcast(-87.0f);
-    const F8 c = y < lowest ? lowest : y;
-    const float shift = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
-    const F8 shifted = c * 1.44269504f + shift;
-    const F8 n = shifted - shift;
-    const F8 r = (c - n * 0.693359375f) - n * -2.12194440e-4f;
-    F8 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const U8 power = ((U8)shifted << 23) + 0x3f800000u;
-    return y < lowest ? F8{} : p * (F8)power;
-}
+// exp((x - max) / temperature) for x ≤ max, 0 below exp(-87): 2^y of y = (x - max) · log₂e / temperature, whose integer
+// part goes into the exponent and whose fraction into a polynomial (Cephes' exp2f, S. Moshier).
+struct Weigher {
+    float max, slope;
 
-static inline F8 log_weight(F8 x, Scale scale) { return (x - scale.max) / scale.temperature; }
+    explicit Weigher(Scale scale) : max(scale.max), slope(1.44269504f / scale.temperature) {}
+
+    inline F8 operator()(F8 x) const {
+        const F8 y = (x - max) * slope;
+        const F8 lowest = broadcast(-125.5f);
+        const F8 c = y < lowest ? lowest : y;
+        const float shift = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, kept in the low bits
+        const F8 shifted = c + shift;
+        const F8 r = c - (shifted - shift);
+        F8 p = r * 1.535336188319500e-4f + 1.339887440266574e-3f;
+        p = p * r + 9.618437357674640e-3f;
+        p = p * r + 5.550332471162809e-2f;
+        p = p * r + 2.402264791363012e-1f;
+        p = p * r + 6.931472028550421e-1f;
+        p = p * r + 1.0f;
+        const U8 power = ((U8)shifted << 23) + 0x3f800000u;
+        return y < lowest ? F8{} : p * (F8)power;
+    }
+};
 
 // Calls work(values, chunk) for each chunk; the last one is filled up with -inf.
 template <class F>
@@ -147,12 +152,13 @@ static int64_t rank(const float* x, int64_t n, float value, int64_t before) {
 }
 
 static void weigh(const float* x, int64_t n, Scale scale, float* weights) {
+    const Weigher weigher(scale);
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8) store(weights + i, exp_nonpositive(log_weight(load<F8>(x + i), scale)));
+    for (; i + 8 <= n; i += 8) store(weights + i, weigher(load<F8>(x + i)));
     if (i < n) {
         F8 rest = broadcast(-kInfinity);
         std::memcpy(&rest, x + i, (size_t)(n - i) * sizeof(float));
-        rest = exp_nonpositive(log_weight(rest, scale));
+        rest = weigher(rest);
         std::memcpy(weights + i, &rest, (size_t)(n - i) * sizeof(float));
     }
 }
@@ -175,14 +181,15 @@ struct Lanes {
 };
 
 static double weigh_chunks(const float* x, int64_t n, Scale scale, double* chunk_sums) {
+    const Weigher weigher(scale);
     double total = 0;
     for_chunks(x, n, [&](const float* p, int64_t c) {
         Lanes lanes;
         for (int64_t block = 0; block < kChunk; block += 8 * kWidth) {
             F8 low{}, high{};
             for (int64_t i = block; i < block + 8 * kWidth; i += kWidth) {
-                low += exp_nonpositive(log_weight(load<F8>(p + i), scale));
-                high += exp_nonpositive(log_weight(load<F8>(p + i + 8), scale));
+                low += weigher(load<F8>(p + i));
+                high += weigher(load<F8>(p + i + 8));
             }
             lanes.add(low, high);
         }
@@ -195,12 +202,13 @@ static double weigh_chunks(const float* x, int64_t n, Scale scale, double* chunk
 static Sums sums(const float* x, int64_t n, Scale scale) {
     Lanes weight, weighted;
     I8 possible{};
+    const Weigher weigher(scale);
     const F8 lowest = broadcast(-87.0f);
     for_chunks(x, n, [&](const float* p, int64_t) {
         for (int64_t block = 0; block < kChunk; block += 8 * kWidth) {
             F8 w[2] = {}, wy[2] = {};
             for (int64_t i = block; i < block + 8 * kWidth; i += 8) {
-                const F8 v = load<F8>(p + i), y = log_weight(v, scale), e = exp_nonpositive(y);
+                const F8 v = load<F8>(p + i), y = (v - scale.max) / scale.temperature, e = weigher(v);
                 w[i / 8 % 2] += e;
                 wy[i / 8 % 2] += e * (y < lowest ? lowest : y);
                 possible -= (I8)(v > -kInfinity);
