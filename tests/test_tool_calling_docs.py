@@ -16,7 +16,7 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "tool-calling.md").read_t
 def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         code = block.replace('LLM("smollm2")', f"LLM({str(smollm2_path)!r}, max_model_len=1024)")
         exec(compile(code, "docs/tool-calling.md", "exec"), names)

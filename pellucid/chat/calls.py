@@ -13,7 +13,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class ToolCall:
     """One call that the model asks for. `arguments` is the text of a JSON object, as the model wrote it.
 
-    It is whole, except in an answer with a forced tool choice that was cut off (finish_reason is not "stop").
+    It is whole, except where a grammar held the call to its tool and the answer was cut off (finish_reason "length").
     """
 
     id: str

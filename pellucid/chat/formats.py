@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from pellucid.chat import gemma, mistral
 from pellucid.chat.gemma import CallReader, CallTokens, FenceReader, ListReader
@@ -24,8 +25,9 @@ class ToolFormat:
     openers: what begins a call, anywhere in an answer. edge_openers: what does so where nothing but white space, calls
     and `separators` came before. reader: makes the reader for a call that begins with an opener.
     tokens: texts that may be control tokens of the vocabulary and must not be left out of the answer. end_tokens: those
-    that end an answer. before, between, after: what stands around forced calls, which are JSON objects with the name
-    and, under `arguments_key`, the arguments; with `named_arguments` each is the name, that token, and the arguments.
+    that end an answer. begin, end: what stands around all calls. before, between, after: around each of them, which is
+    a JSON object with the name and, under `arguments_key`, the arguments; with `named_arguments` it is the name, that
+    token, and the arguments. style: how the model itself writes the inside of a call; `quote` is around its texts.
     """
 
     name: str
@@ -35,12 +37,22 @@ class ToolFormat:
     edge_openers: tuple[str, ...] = ()
     separators: str = ""
     end_tokens: tuple[str, ...] = ()
+    begin: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     between: str = "\n"
     after: tuple[str, ...] = ()
+    end: tuple[str, ...] = ()
+    style: Literal["json", "xml", "braces"] = "json"
     arguments_key: str = "arguments"
     named_arguments: str | None = None
+    quote: str = ""
     short_ids: bool = False
+
+    def frame(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What stands before and after the arguments, in JSON, of a call; each marker is a part of its own."""
+        if self.named_arguments:
+            return (*self.before, name, self.named_arguments), self.after
+        return (*self.before, f'{{"name": "{name}", "{self.arguments_key}": '), ("}", *self.after)
 
 
 class _TagReader(Reader):
@@ -89,6 +101,8 @@ def _call_tokens(name: str, tokens: CallTokens) -> ToolFormat:
         before=(tokens.opener,),
         between="",
         after=(tokens.closer,),
+        style="braces",
+        quote=tokens.quote,
     )
 
 
@@ -107,6 +121,7 @@ FORMATS = {
             _TAGS,
             before=("<tool_call>", "\n"),
             after=("\n", "</tool_call>"),
+            style="xml",
         ),
         ToolFormat(
             "llama3",
@@ -123,8 +138,9 @@ FORMATS = {
             (mistral.OPENER,),
             lambda opener, tools: MistralReader(tools),
             (mistral.OPENER, "[CALL_ID]", "[ARGS]"),
-            before=(mistral.OPENER,),
-            between="",
+            begin=(mistral.OPENER, "["),
+            between=", ",
+            end=("]",),
             short_ids=True,
         ),
         ToolFormat(

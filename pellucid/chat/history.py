@@ -82,13 +82,9 @@ def write_calls(format: ToolFormat, calls: Sequence[tuple[str, Mapping[str, Any]
     """The text of calls as the readers of `format` understand it."""
     texts = []
     for name, arguments in calls:
-        written = json.dumps(arguments, ensure_ascii=False)
-        if format.named_arguments:
-            body = f"{name}{format.named_arguments}{written}"
-        else:
-            body = f'{{"name": {json.dumps(name)}, "{format.arguments_key}": {written}}}'
-        texts.append("".join(format.before) + body + "".join(format.after))
-    return format.between.join(texts)
+        before, after = format.frame(name)
+        texts.append("".join((*before, json.dumps(arguments, ensure_ascii=False), *after)))
+    return "".join((*format.begin, format.between.join(texts), *format.end))
 
 
 def _calls(calls: Any, name: str, arguments_as_text: bool) -> list[dict[str, Any]]:

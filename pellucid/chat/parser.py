@@ -1,7 +1,7 @@
 """AnswerParser: the growing text of an answer, cut anywhere, to content, reasoning and tool calls.
 
 A call is reported when all of it is there, it is sound and it names one of the tools; anything else is content, so no
-text is lost. Only where a grammar forces the answer to be calls are they reported as they grow. What may be the
+text is lost. Only where a grammar sees to it that calls are sound are they reported as they grow. What may be the
 beginning of a call waits until that is clear, and white space waits with it: around a call it is dropped.
 """
 
@@ -85,6 +85,10 @@ class _CallFinder:
     def __init__(self, format: ToolFormat, toolbox: Toolbox) -> None:
         self._format = format
         self._toolbox = toolbox
+        self._all_openers, self._edge_openers = format.openers, format.edge_openers
+        if toolbox.constrained:  # the grammar writes one of them only (forms.py), and leaves the rest to text
+            self._edge_openers = format.edge_openers[:1]
+            self._all_openers = () if self._edge_openers else format.openers[:1]
         self._text = ""  # what waits; it begins with the opener while there is a reader
         self._reader: Reader | None = None
         self._opener = ""
@@ -137,7 +141,7 @@ class _CallFinder:
         space = lead[len(content) :]
         if at_end and not (is_blank and after_call):
             content, space = lead, ""
-        if content:
+        if content and not self._toolbox.forced:  # then it is the beginning of a call, cut off
             self._at_edge = False
             yield content.lstrip(SPACE) if after_call and not self._has_content else content
             self._has_content = True
@@ -151,14 +155,18 @@ class _CallFinder:
     @property
     def _openers(self) -> tuple[str, ...]:
         """None after the only call that may be made: what looks like another one is content."""
-        return self._format.openers if self._toolbox.parallel or not self._num_calls else ()
+        return self._all_openers if self._may_call else ()
+
+    @property
+    def _may_call(self) -> bool:
+        return self._toolbox.parallel or not self._num_calls
 
     def _next_opener(self, text: str) -> tuple[int, str]:
         """Where the next call begins, and with what; with "" if none does."""
         found = [(start, opener) for opener in self._openers if (start := text.find(opener)) >= 0]
-        if self._at_edge and self._openers:
+        if self._at_edge and self._may_call:
             start = len(text) - len(text.lstrip(SPACE + (self._format.separators if self._num_calls else "")))
-            found += [(start, opener) for opener in self._format.edge_openers if text.startswith(opener, start)]
+            found += [(start, opener) for opener in self._edge_openers if text.startswith(opener, start)]
         return min(found, default=(0, ""))
 
     def _finish(self, block: Block) -> Iterator[str | _Piece]:
@@ -178,8 +186,8 @@ class _CallFinder:
             yield "\n".join(f'{{"name": "{call.name}", "arguments": {call.arguments}}}' for call in calls[1:])
 
     def _grow(self) -> Iterator[_Piece]:
-        """Report what is there of a forced call, whose form and end are certain."""
-        if self._toolbox.forced and self._reader is not None and (call := self._reader.growing(self._text)):
+        """Report what is there of a call whose form and end are certain."""
+        if self._toolbox.constrained and self._reader is not None and (call := self._reader.growing(self._text)):
             yield from self._report(call)
             self._growing = call
 
@@ -199,9 +207,9 @@ class _CallFinder:
         self._has_content = True
 
     def _cut_off(self) -> Iterator[str | _Piece]:
-        """The answer ended inside a call: all of it is content, unless it was reported as it grew."""
+        """The answer ended inside a call: all of it is content, unless that is certain to have become a call."""
         yield from self._grow()
-        if self._growing is None:
+        if not self._toolbox.constrained:
             yield self._space + self._text
         self._text = ""
         self._reader = None

@@ -47,6 +47,12 @@ class XmlReader(Reader):
             return None
         return Block((ParsedCall(self._name, json.dumps(self._arguments, ensure_ascii=False)),), end)
 
+    def growing(self, text: str) -> ParsedCall | None:
+        """Its parameters so far: one that is not complete has no type yet."""
+        if self._name is None:
+            return None
+        return ParsedCall(self._name, json.dumps(self._arguments, ensure_ascii=False)[:-1])
+
     def _read_tag(self, text: str) -> bool:
         """The beginning of a parameter, or the end of the function; False if it is not all there."""
         start = skip_space(text, self._position)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pellucid.chat.scan import Malformed, Scanner, json_scanner, members, parse_json
+from pellucid.chat.scan import Malformed, Scanner, items, json_scanner, members, parse_json
 from pellucid.chat.tools import Tool
 
 Tools = Mapping[str, Tool]
@@ -24,7 +24,7 @@ _ARGUMENT_KEYS = ("arguments", "parameters")
 _FIRST_KEYS = {"name", "arguments", "parameters", "type", "id", "function"}
 _FIRST_KEY = re.compile(r'[\[{\s]*"((?:[^"\\]|\\.)*)"')
 
-_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
+_HEAD = re.compile(r'\s*(?:\[\s*)?\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,9 @@ def json_calls(text: str, tools: Tools) -> tuple[ParsedCall, ...]:
         return (_json_call(text, value, tools),)
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         raise Malformed("expected an object, or a list of objects")
-    return tuple(_json_call(json.dumps(item, ensure_ascii=False), item, tools) for item in value)
+    return tuple(
+        _json_call(text[start:end], item, tools) for (start, end), item in zip(items(text), value, strict=True)
+    )
 
 
 def _json_call(text: str, value: dict[str, Any], tools: Tools) -> ParsedCall:

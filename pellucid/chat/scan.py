@@ -97,6 +97,20 @@ def members(text: str) -> dict[str, tuple[int, int]]:
     return spans
 
 
+def items(text: str) -> list[tuple[int, int]]:
+    """Where the items of a valid JSON array begin and end in its text."""
+    decoder = json.JSONDecoder(strict=False)
+    spans: list[tuple[int, int]] = []
+    position = _skip(text, text.index("[") + 1)
+    while text[position] != "]":
+        _, end = decoder.raw_decode(text, position)
+        spans.append((position, end))
+        position = _skip(text, end)
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+    return spans
+
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 

@@ -27,11 +27,15 @@ ToolChoice = str | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Tool:
-    """One function. `parameters` is the JSON schema of its arguments, `definition` the whole in OpenAI's form."""
+    """One function. `parameters` is the JSON schema of its arguments, `definition` the whole in OpenAI's form.
+
+    strict: its arguments are to be held to the schema wherever it is called; False: nowhere, None: where it must be.
+    """
 
     name: str
     parameters: dict[str, Any]
     definition: dict[str, Any]
+    strict: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class Toolbox:
     def forced(self) -> bool:
         """The answer is nothing but calls."""
         return self.choice != "auto"
+
+    @property
+    def constrained(self) -> bool:
+        """A grammar sees to it that every call is one of these tools, and complete."""
+        return self.forced or any(tool.strict for tool in self.tools)
 
 
 def checked_toolbox(
@@ -138,6 +147,7 @@ def _tool(tool: Any, name: str) -> Tool:
         function_name,
         parameters,
         {"type": "function", "function": {"description": "", **function, "parameters": parameters}},
+        function.get("strict"),
     )
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from pellucid.chat.calls import answer_key
 from pellucid.chat.formats import FORMATS, ToolFormat, detect_format, format_named
+from pellucid.chat.forms import FormWriter
 from pellucid.chat.history import plain_messages, template_messages
 from pellucid.chat.parser import AnswerParser
 from pellucid.chat.reasoning import ReasoningFormat, detect_reasoning, reasoning_named
 from pellucid.chat.tools import Tool, Toolbox, ToolChoice, checked_toolbox
-from pellucid.errors import InvalidParameter, InvalidRequest, TemplateError, UnsupportedParameter
+from pellucid.errors import InvalidParameter, InvalidRequest, TemplateError
 from pellucid.fields import boolean, show
+from pellucid.structured_outputs import StructuredOutputs
 from pellucid.text.chat_template import ChatTemplate
 from pellucid.text.tokenizer import Tokenizer
 
@@ -47,6 +49,11 @@ class Turn:
     reasoning: ReasoningFormat | None
     visible_token_ids: tuple[int, ...]
     stop_token_ids: tuple[int, ...]
+    writer: FormWriter
+
+    def form(self, own: StructuredOutputs | None) -> StructuredOutputs | None:
+        """What an answer must be, if `own` is what the caller asks for; None: anything. Raises InvalidParameter."""
+        return self.writer.form(own, self.reasoning, self.prompt)
 
     @property
     def is_plain(self) -> bool:
@@ -76,12 +83,6 @@ class ChatTurns:
         """Raises InvalidParameter, UnsupportedParameter, TemplateError, and InvalidRequest where the template has no
         place for the tools."""
         tools, toolbox = checked_toolbox(options.tools, options.tool_choice, options.parallel_tool_calls)
-        if toolbox is not None and toolbox.forced:
-            raise UnsupportedParameter(
-                "tool_choice", f"{show(options.tool_choice)} is not supported yet; use 'auto' or 'none'"
-            )
-        if any(tool.definition["function"].get("strict") for tool in tools):
-            raise UnsupportedParameter("strict", "arguments are not yet held to their schema; leave it away or false")
         format = self._format(options, bool(tools))
         variables = dict(options.chat_template_kwargs or {})
         for name in variables:
@@ -108,6 +109,9 @@ class ChatTurns:
             reasoning=reasoning,
             visible_token_ids=tuple(token.id for token in special if any(token.text in text for text in texts)),
             stop_token_ids=tuple(t.id for t in special if format and toolbox and t.text in format.end_tokens),
+            writer=FormWriter(
+                format if toolbox else None, toolbox, (token.text for token in special), plain=bool(options.tool_prompt)
+            ),
         )
 
     def _format(self, options: ChatOptions, has_tools: bool) -> ToolFormat | None:

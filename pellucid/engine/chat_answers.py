@@ -9,14 +9,21 @@ from pellucid.chat.turn import Turn
 from pellucid.engine.outputs import CompletionOutput, RequestOutput, StreamChunk
 from pellucid.engine.request import Request
 from pellucid.sampling import SamplingParams
+from pellucid.structured_outputs import StructuredOutputs
 
 
 def chat_params(params: SamplingParams, turn: Turn) -> SamplingParams:
-    """`params` with the control tokens that the parser must see, and those that end an answer with calls."""
+    """`params` with the control tokens that the parser must see, those that end an answer with calls, and its form.
+
+    Raises InvalidParameter for what does not go together with calls or reasoning.
+    """
+    own = params.structured_outputs
+    assert own is None or isinstance(own, StructuredOutputs)
     return replace(
         params,
         visible_token_ids=[*params.visible_token_ids, *turn.visible_token_ids],
         stop_token_ids=[*params.stop_token_ids, *turn.stop_token_ids],
+        structured_outputs=turn.form(own),
     )
 
 

@@ -242,6 +242,10 @@ def test_forced_calls_are_reported_as_they_grow_and_when_they_are_cut_off(format
     assert len([c for d in deltas for c in d.tool_calls]) > 15
     start = answer.index('{"city"')
     first_call = len(answer) if format in ("hermes", "gemma4") else answer.index("}") + 1
+    for end in range(1, start + 1):  # cut off before anything of it can be reported
+        cut = parser(format, "required")
+        cut.feed(answer[:end], final=True)
+        assert (cut.content, [call.arguments for call in cut.tool_calls]) in (("", []), ("", [""]))
     for end in range(start + 1, first_call):
         cut = parser(format, "required")
         cut.feed(answer[:end], final=True)

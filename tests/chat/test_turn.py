@@ -14,7 +14,7 @@ from support.tools import NOW, TOOLS, WEATHER
 from pellucid import LLM, SamplingParams
 from pellucid.chat.parser import AnswerParser
 from pellucid.chat.turn import ChatOptions, ChatTurns, Turn
-from pellucid.errors import InvalidParameter, InvalidRequest, UnsupportedParameter
+from pellucid.errors import InvalidParameter, InvalidRequest
 from pellucid.text.chat_template import ChatTemplate
 from pellucid.text.tokenizer import Tokenizer
 
@@ -115,9 +115,9 @@ def test_tools_in_a_system_message(name: str | None, tokenizer: Tokenizer) -> No
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"tool_choice": "required"}, UnsupportedParameter, "tool_choice: 'required'.*not supported yet"),
-        ({"tool_choice": {"type": "function", "function": {"name": "now"}}}, UnsupportedParameter, "tool_choice"),
-        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, UnsupportedParameter, "strict"),
+        ({"tool_choice": "sometimes"}, InvalidParameter, "tool_choice: expected 'auto'"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, InvalidParameter, "no tool named 'f'"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}, InvalidParameter, "strict"),
         ({"tool_parser": "morse"}, InvalidParameter, "none named 'morse'"),
         ({"reasoning_parser": "morse"}, InvalidParameter, "none named 'morse'"),
         ({"tool_prompt": 1}, InvalidParameter, "tool_prompt"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,15 @@ def write_tiny_model(
     *,
     template: str | None = CHATML,
     context: int = 256,
+    special: Sequence[str] = (),
     tensors: Mapping[str, tuple[QuantType, tuple[int, ...], bytes | np.ndarray]] | None = None,
     **metadata: object,
 ) -> Path:
     """Write the model to `path`, a .gguf file; returns the path. `template` None makes it a base model.
 
-    `tensors` replace its own, or are added to them.
+    special: control tokens besides its own. `tensors` replace its own, or are added to them.
     """
-    tokens = [*_byte_characters(), "ab", *SPECIAL]  # a vocabulary with no merge at all is not sound
+    tokens = [*_byte_characters(), "ab", *SPECIAL, *special]  # a vocabulary with no merge at all is not sound
     facts: dict[str, object] = {
         "general.architecture": "llama",
         "general.name": "tiny",
@@ -44,7 +45,7 @@ def write_tiny_model(
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [1] * 257 + [3] * len(SPECIAL),
+        "tokenizer.ggml.token_type": [1] * 257 + [3] * (len(tokens) - 257),
         "tokenizer.ggml.merges": ["a b"],
         "tokenizer.ggml.eos_token_id": U32(tokens.index("<|im_end|>")),
         **metadata,
