@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any, Literal, TextIO
 
 import msgspec
 
 LogFormat = Literal["text", "json"]
 MAX_VALUE_CHARS = 500
+MAX_WAITING = 10_000
+CLOSE_TIME = 1.0
 
 
 class JsonLines(logging.Formatter):
@@ -32,9 +37,46 @@ class TextLines(logging.Formatter):
         return line if trace is None else "\n    ".join([line, *map(_printable, trace)])
 
 
+class BackgroundHandler(logging.Handler):
+    """Writes in a thread of its own, so that a reader of the log who is slow, or has stopped, holds up nobody.
+
+    When MAX_WAITING lines wait, further ones are dropped and counted.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self._num_dropped = 0
+        self._thread = threading.Thread(target=self._write, name="pellucid-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._lines.qsize() >= MAX_WAITING:
+            self._num_dropped += 1
+        else:
+            self._lines.put(self.format(record))
+
+    def close(self) -> None:
+        """Write what waits, for CLOSE_TIME at most."""
+        self._lines.put(None)
+        self._thread.join(CLOSE_TIME)
+        super().close()
+
+    def _write(self) -> None:
+        with suppress(OSError, ValueError):  # the stream is gone: so is the log
+            while (line := self._lines.get()) is not None:
+                dropped, self._num_dropped = self._num_dropped, 0
+                if dropped:
+                    note = {"levelname": "WARNING", "msg": f"{dropped} lines of the log were dropped"}
+                    self._stream.write(f"{self.format(logging.makeLogRecord(note))}\n")
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+
+
 def set_up(format: LogFormat, level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send the log of this process to `stream` (standard error)."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = BackgroundHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if format == "json" else TextLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
