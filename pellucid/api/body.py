@@ -65,8 +65,8 @@ class Body:
         value = self.required(name)
         texts = [value] if isinstance(value, str) else self.items(name)
         for text in texts:
-            if not isinstance(text, str):
-                raise InvalidParameter(name, f"expected text, got {show(text)}")
+            if not isinstance(text, str) or not text:
+                raise InvalidParameter(name, f"expected text that is not empty, got {show(text)}")
         return texts
 
     def prompts(self, name: str) -> list[Any]:

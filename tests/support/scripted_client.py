@@ -7,6 +7,7 @@ from array import array
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from pellucid.chat.tools import checked_toolbox
 from pellucid.engine.outputs import (
     CompletionOutput,
     Logprob,
@@ -29,6 +30,7 @@ from pellucid.server.messages import (
     Started,
     Stats,
 )
+from pellucid.text.messages import checked_messages
 
 SCRIPT = ("Once", " upon", " a", " time")
 MODEL = ModelReceipt("0", "/models/secret-folder/m.gguf", "llama", "Q4_1", "cpu", "avx2", 2, "f32", 512)
@@ -63,6 +65,9 @@ class ScriptedClient:
         self.requests.append(request)
         n, done = request.params.n, False
         try:
+            if request.messages is not None:
+                checked_toolbox(request.tools, request.tool_choice, request.parallel_tool_calls)
+                checked_messages(request.messages)
             await _maybe(self.before_start(request))
             yield Started(0, 5, 2)
             for i, text in enumerate(self.script):
@@ -108,7 +113,8 @@ class ScriptedClient:
         return " ".join(map(str, token_ids))
 
     async def render(self, request: RenderRequest) -> tuple[str, list[int]]:
-        prompt = "".join(f"<{message['role']}>{message['content']}" for message in request.messages)
+        checked_toolbox(request.tools, request.tool_choice)
+        prompt = "".join(f"<{m['role']}>{m.get('content')}" for m in checked_messages(request.messages))
         return prompt, list(range(len(prompt)))
 
     async def embed(self, texts: list[Any], **options: Any) -> list[Embedding]:

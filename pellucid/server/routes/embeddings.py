@@ -100,7 +100,7 @@ async def rerank(request: Request) -> Response:
 @router.post("/v1/classify", **described("The most likely of some labels for each text", schemas.CLASSIFY))
 async def classify(request: Request) -> Response:
     body = await _body(request, schemas.CLASSIFY)
-    texts, labels = body.texts("input"), body.items("labels")
+    texts, labels = body.texts("input"), body.texts("labels")
     options = {
         "template": body.optional_text("template"),
         "calibrate": body.value("calibrate", True),
