@@ -21,6 +21,7 @@ STEP_FAULTS = [
     "interrupt after scheduling",
     "interrupt before the model",
     "interrupt after the model",
+    "interrupt at some line",
 ]
 
 SAMPLERS: list[dict[str, Any]] = [

@@ -10,11 +10,13 @@ from __future__ import annotations
 import heapq
 import logging
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -198,7 +200,8 @@ class World:
         self.fault = self.fault or self.faults.pop(self.num_steps, None)
         self.plan = StepPlan(())
         try:
-            self.engine.step()
+            with self._interrupting():
+                self.engine.step()
         except Interrupted:
             self.note("interrupted")
         plan, counts = self.plan, self.outcome.counts
@@ -225,6 +228,35 @@ class World:
     def interrupt(self, where: str) -> None:
         if self.strikes(f"interrupt {where}"):
             raise Interrupted
+
+    @contextmanager
+    def _interrupting(self) -> Iterator[None]:
+        """If that is the fault, Ctrl-C at a line of engine or cache: only who was being given a token may fail."""
+        if self.fault != "interrupt at some line":
+            yield
+            return
+        left = self.rng.randint(1, 500)
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            code = frame.f_code
+            if "/pellucid/engine/" not in code.co_filename and "/pellucid/cache/" not in code.co_filename:
+                return None
+            left -= event == "line" and code is not Engine.step.__code__
+            if left == 0:
+                left = -1
+                self.strikes("interrupt at some line")
+                self.note(f"Ctrl-C at {code.co_qualname}, line {frame.f_lineno}")
+                self.may_fail.update({self.engine._advancing} - {None})  # type: ignore[arg-type]
+                raise Interrupted
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
 
     def refuses(self) -> bool:
         """Once in a step, blocks are refused that are there, to a request that is not the only one running."""
