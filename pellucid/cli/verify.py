@@ -52,7 +52,14 @@ def main(args: argparse.Namespace) -> None:
             report = verify_workload(llm._model, count=args.requests or 60, sample=args.sample, seed=args.seed or 0)
     for difference in report.differences[:SHOWN]:
         print(terminal.safe_line(difference))
-    hot = f" ({report.num_preemptions} preemptions, {report.num_cancelled} cancelled)" if args.results is None else ""
+    if report.left_out:
+        print(f"left out, as this vocabulary cannot spell it: {', '.join(report.left_out)}")
+    hot = (
+        f" ({report.num_preemptions:,} preemptions, {report.num_cancelled:,} cancelled, {report.num_cached_tokens:,} "
+        f"tokens from the cache, {report.num_right_drafts:,} drafts right, {report.num_wrong_drafts:,} wrong)"
+        if args.results is None
+        else ""
+    )
     print(
         f"{report.num_requests:,} requests replayed{hot}: {report.num_answers:,} answers, "
         f"{report.num_tokens:,} tokens, {report.num_logprobs:,} logprobs; {len(report.differences):,} differences"

@@ -1,21 +1,22 @@
 """`pellucid verify`: replay requests cold and compare, token for token and bit for bit.
 
-Cold is alone, in an engine that has computed nothing before: no company, no cached prefix, no preemption. What came out
-of a busy engine must be the same. The requests are those of a file of results, or a workload of our own that is made to
-be hard: shared prefixes, several answers a prompt, every sampler, a cache too small for what runs, arrivals and cancels
-at random moments.
+Cold is alone, each of n answers for itself, in an engine that keeps nothing: no company, no cached prefix, no shared
+block, no draft, no preemption. What came out of a busy engine must be the same. The requests are those of a file of
+results, or a workload of our own that is made to be hard (verify_workload.py): shared prefixes, several answers a
+prompt, every sampler, a cache too small for what runs, arrivals and cancels at random moments.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pellucid import __version__
 from pellucid.config import EngineConfig
+from pellucid.engine.drafter import Drafter
 from pellucid.engine.engine import Engine
 from pellucid.engine.loader import LoadedModel
 from pellucid.engine.outputs import PositionLogprobs
@@ -25,46 +26,28 @@ from pellucid.fields import show
 from pellucid.formats.json_file import parse_json_object
 from pellucid.sampling import SamplingParams
 from pellucid.structured_outputs import StructuredOutputs
+from pellucid.tools.verify_workload import EarlierTokens, make_workload, run_workload, sampler_settings, spellable
 
 RUNNING = 16
 STEP_TOKENS = 96
 PREFILL_CHUNK = 40
 MAX_LINE_NBYTES = 256 << 20
 
-_SAMPLERS: list[dict[str, Any]] = [
-    {"temperature": 0},
-    {"temperature": 1.0},
-    {"temperature": 0.8, "top_k": 20, "top_p": 0.9},
-    {"temperature": 1.5, "min_p": 0.02, "presence_penalty": 0.3},
-    {"temperature": 0, "repetition_penalty": 1.3, "frequency_penalty": 0.5},
-    {"temperature": 1.0, "logit_bias": {1: 2.0, 2: -2.0}, "min_tokens": 3},
-    {"temperature": 1.0, "typical_p": 0.9},
-    {"temperature": 1.0, "top_n_sigma": 1.0},
-    {"temperature": 1.0, "xtc_probability": 0.5, "xtc_threshold": 0.05},
-    {"temperature": 1.0, "dry_multiplier": 0.8},
-    {"temperature": 1.0, "mirostat": 1},
-    {"temperature": 1.0, "mirostat": 2},
-    {"temperature": 1.0, "dynatemp_range": 0.5},
-    {"temperature": 1.0, "no_repeat_ngram_size": 2},
-]
-
-
-def sampler_settings() -> list[dict[str, Any]]:
-    """Those of _SAMPLERS that this version supports."""
-    known = {f.name for f in fields(SamplingParams)}
-    return [settings for settings in _SAMPLERS if settings.keys() <= known]
+Position = dict[int, tuple[str, int]]
+"""Log-probabilities at one position: (bits, rank) by token."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is compared: token ids, and log-probabilities by position and token as (bits, rank), if recorded.
+    """What is compared: token ids, and log-probabilities of the answer and of the prompt, if recorded.
 
     An answer that was cut off by a cancel is a beginning (`whole` is False).
     """
 
     token_ids: list[int]
-    logprobs: list[dict[int, tuple[str, int]]] | None
+    logprobs: list[Position] | None
     whole: bool = True
+    prompt_logprobs: list[Position] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,6 +71,10 @@ class Report:
     num_logprobs: int = 0
     num_preemptions: int = 0
     num_cancelled: int = 0
+    num_cached_tokens: int = 0
+    num_right_drafts: int = 0
+    num_wrong_drafts: int = 0
+    left_out: list[str] = field(default_factory=list)  # kinds of structured output that the vocabulary cannot spell
     differences: list[str] = field(default_factory=list)
 
 
@@ -113,95 +100,69 @@ def verify_results(model: LoadedModel, records: Iterable[Recorded]) -> Report:
     """Replay each of `records` cold."""
     report = Report()
     here = _facts(model)
+    cold = _engine(model, enable_prefix_caching=False)
     for record in records:
         changed = [name for name, value in here.items() if (record.facts or here).get(name) != value]
         if changed:
             what = "; ".join(f"{n} was {show((record.facts or {}).get(n))}, here {show(here[n])}" for n in changed)
             report.differences.append(f"{record.name} cannot be compared: {what}")
             continue
-        _replay(model, record, report)
+        _replay(cold, record, report)
     return report
 
 
 def verify_workload(model: LoadedModel, *, count: int, sample: int | None = None, seed: int = 0) -> Report:
     """Run `count` requests hot, then replay `sample` of them (None: all) cold. The seed decides which requests."""
     rng = random.Random(seed)
-    asks = _workload(model, count, rng)
-    records, requests = _run_hot(model, asks, rng)
+    vocab_size = model.config.vocab_size
+    cold = _engine(model, enable_prefix_caching=False)
+    settings, left_out = spellable(cold, sampler_settings(vocab_size))
+    asks = make_workload(count, rng, settings, vocab_size=vocab_size, max_model_len=model.max_model_len)
+    limits = {"max_num_seqs": RUNNING, "max_num_batched_tokens": STEP_TOKENS, "prefill_chunk": PREFILL_CHUNK}
+    engine = _engine(model, drafter=EarlierTokens(), **limits)
+    answers = run_workload(engine, asks, rng)
+    requests = [request for own in answers for request in own]
+    stats = engine.stats()
     report = Report(
-        num_preemptions=sum(r.num_preemptions for r in requests),
+        num_preemptions=stats.preemptions_total,
         num_cancelled=sum(r.finish_reason == "abort" for r in requests),
+        num_cached_tokens=stats.prefix_cache_hits_total,
+        num_right_drafts=stats.accepted_tokens_total,
+        num_wrong_drafts=stats.drafted_tokens_total - stats.accepted_tokens_total,
+        left_out=left_out,
         differences=[f"{r.id}, answer {r.index} failed: {r.error}" for r in requests if r.error],
     )
+    records = [
+        Recorded(f"request {i}", ask.prompt, ask.params, [_answer(r) for r in own])
+        for i, (ask, own) in enumerate(zip(asks, answers, strict=True))
+    ]
     for record in records if sample is None else rng.sample(records, min(sample, count)):
-        _replay(model, record, report)
+        _replay(cold, record, report)
     return report
 
 
-_Ask = tuple[list[int], SamplingParams]
-
-
-def _workload(model: LoadedModel, count: int, rng: random.Random) -> list[_Ask]:
-    room = model.max_model_len
-    vocab_size = model.config.vocab_size
-    samplers = sampler_settings()
-
-    def tokens(most: int) -> list[int]:
-        return [rng.randrange(vocab_size) for _ in range(rng.randint(1, max(1, most)))]
-
-    prefixes = [tokens(room // 3) for _ in range(4)]
-    asks = []
-    for i in range(count):
-        prompt = tokens(room // 4) if i % 3 == 0 else rng.choice(prefixes) + tokens(room // 8)
-        params = SamplingParams(
-            **samplers[i % len(samplers)],
-            seed=rng.getrandbits(64),
-            n=rng.choice([1, 1, 1, 2, 3]),
-            max_tokens=rng.randint(4, max(4, min(40, room // 4))),
-            ignore_eos=i % 2 == 0,
-            logprobs=i % 4,
-        )
-        asks.append((prompt, params))
-    return asks
-
-
-def _run_hot(model: LoadedModel, asks: Sequence[_Ask], rng: random.Random) -> tuple[list[Recorded], list[Request]]:
-    engine = _engine(model, max_num_seqs=RUNNING, max_num_batched_tokens=STEP_TOKENS, prefill_chunk=PREFILL_CHUNK)
-    upcoming = list(enumerate(asks))[::-1]
-    added: dict[int, list[Request]] = {}
-    while upcoming or engine.has_unfinished:
-        while upcoming and (rng.random() < 0.7 or not engine.has_unfinished):
-            i, (prompt, params) = upcoming.pop()
-            added[i] = engine.add_request(prompt, params)
-        if rng.random() < 0.02 and (running := [rs for rs in added.values() if rs[0].finish_reason is None]):
-            engine.abort(rng.choice(running))
-        engine.step()
-    records = [
-        Recorded(f"request {i}", prompt, params, [_answer(r) for r in added[i]])
-        for i, (prompt, params) in enumerate(asks)
-    ]
-    return records, [r for requests in added.values() for r in requests]
-
-
-def _replay(model: LoadedModel, record: Recorded, report: Report) -> None:
-    engine = _engine(model, max_num_seqs=max(1, record.params.n))
+def _replay(cold: Engine, record: Recorded, report: Report) -> None:
+    """Repeat each answer of `record`, with the others to its prompt taken away, and compare."""
     report.num_requests += 1
-    try:
-        requests = engine.add_request(record.prompt_token_ids, record.params)
-    except InvalidRequest as error:
-        report.differences.append(f"{record.name} is refused: {error}")
-        return
-    while engine.has_unfinished:
-        engine.step()
-    for index, (recorded, request) in enumerate(zip(record.answers, requests, strict=False)):
+    for index, recorded in enumerate(record.answers):
+        try:
+            requests = cold.add_request(record.prompt_token_ids, record.params)
+        except InvalidRequest as error:
+            report.differences.append(f"{record.name} is refused: {error}")
+            return
+        cold.abort(r for r in requests if r.index != index)
+        while cold.has_unfinished:
+            cold.step()
+        if index == len(requests):
+            break
         report.num_answers += 1
         report.num_tokens += len(recorded.token_ids)
-        report.num_logprobs += sum(len(position) for position in recorded.logprobs or ())
-        difference = request.error or _difference(recorded, _answer(request))
+        report.num_logprobs += sum(map(len, [*(recorded.logprobs or ()), *recorded.prompt_logprobs]))
+        difference = requests[index].error or _difference(recorded, _answer(requests[index]))
         if difference:
             report.differences.append(f"{record.name}, answer {index}: {difference}")
-    if len(record.answers) != len(requests):
-        report.differences.append(f"{record.name} has {len(record.answers)} answers, {len(requests)} were asked for")
+    if len(record.answers) != record.params.n:
+        report.differences.append(f"{record.name} has {len(record.answers)} answers, {record.params.n} were asked for")
 
 
 def _difference(recorded: Answer, found: Answer) -> str | None:
@@ -212,11 +173,18 @@ def _difference(recorded: Answer, found: Answer) -> str | None:
         recorded.whole and len(recorded.token_ids) < len(found.token_ids)
     ):
         return f"it had {len(recorded.token_ids)} tokens, cold it has {len(found.token_ids)}"
-    for place, (before, after) in enumerate(zip(recorded.logprobs or (), found.logprobs or (), strict=False)):
-        if before != after:
-            token = next(t for t in [*before, *after] if before.get(t) != after.get(t))
-            shown = f"was {_shown(before, token)}, cold it is {_shown(after, token)}"
-            return f"at token {place} the logprob of {token} {shown}"
+    if recorded.logprobs is not None and len(recorded.logprobs) != len(recorded.token_ids):
+        return f"it had {len(recorded.token_ids)} tokens, and log-probabilities of {len(recorded.logprobs)}"
+    parts = (
+        ("", recorded.logprobs or [], found.logprobs or []),
+        ("the prompt's ", recorded.prompt_logprobs, found.prompt_logprobs),
+    )
+    for part, hot, cold in parts:
+        for place, (before, after) in enumerate(zip(hot, cold, strict=False)):
+            if before != after:
+                token = next(t for t in [*before, *after] if before.get(t) != after.get(t))
+                shown = f"was {_shown(before, token)}, cold it is {_shown(after, token)}"
+                return f"at {part}token {place} the logprob of {token} {shown}"
     return None
 
 
@@ -233,14 +201,15 @@ def _answer(request: Request) -> Answer:
         request.token_ids[request.num_prompt_tokens :],
         [_position(p) for p in request.logprobs] if wanted else None,
         whole=request.finish_reason in ("stop", "length"),
+        prompt_logprobs=[_position(p) for p in request.prompt_logprobs if p is not None],
     )
 
 
-def _position(position: PositionLogprobs) -> dict[int, tuple[str, int]]:
+def _position(position: PositionLogprobs) -> Position:
     return {token: (entry.logprob.hex(), entry.rank) for token, entry in position.items()}
 
 
-def _engine(model: LoadedModel, **settings: Any) -> Engine:
+def _engine(model: LoadedModel, *, drafter: Drafter | None = None, **settings: Any) -> Engine:
     """An engine over the same weights that knows of no earlier request."""
     config = EngineConfig(model=str(model.path), **settings)
     return Engine(
@@ -249,6 +218,7 @@ def _engine(model: LoadedModel, **settings: Any) -> Engine:
         config,
         vocab_size=model.config.vocab_size,
         max_model_len=model.max_model_len,
+        drafter=drafter,
     )
 
 

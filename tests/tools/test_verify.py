@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from pellucid import LLM
 from pellucid.engine.loader import LoadedModel
 from pellucid.errors import InvalidParameter
 from pellucid.executors.base import Batch, BlockCopy, StepResult
-from pellucid.tools.verify import first_receipt, read_results, sampler_settings, verify_results, verify_workload
+from pellucid.sampling import SamplingParams
+from pellucid.tools.verify import first_receipt, read_results, verify_results, verify_workload
+from pellucid.tools.verify_workload import sampler_settings
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,9 @@ def test_a_sound_engine_has_no_differences(llm: LLM) -> None:
     assert report.num_preemptions > 10, "the cache was too small for what ran"
     assert report.num_cancelled > 3
     assert report.num_logprobs > 1_000
+    assert report.num_cached_tokens > 1_000
+    assert report.num_right_drafts > 5
+    assert report.num_wrong_drafts > 50
     assert verify_workload(llm._model, count=30, sample=5, seed=1).num_requests == 5
 
 
@@ -92,8 +97,12 @@ def test_one_wrong_bit_is_found(llm: LLM) -> None:
 
 
 def test_every_sampler_is_in_the_workload() -> None:
-    used = {name for settings in sampler_settings() for name in settings}
-    assert {"temperature", "top_k", "top_p", "min_p", "repetition_penalty", "logit_bias", "min_tokens"} <= used
+    """A new parameter that has a say in which token comes next must be added to it."""
+    used = {name for settings in sampler_settings(300) for name in settings}
+    given_to_all = {"seed", "n", "max_tokens", "ignore_eos", "logprobs", "prompt_logprobs"}
+    of_the_text_alone = {"skip_special_tokens", "include_stop_str_in_output", "visible_token_ids"}
+    defaults = {"xtc_threshold", "mirostat_tau", "mirostat_eta"}
+    assert {f.name for f in fields(SamplingParams)} - used - defaults == given_to_all | of_the_text_alone
 
 
 @pytest.fixture
