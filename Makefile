@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak proof check bench bench-peers bench-many bench-classification bench-sampling parity goldens docs clean setup setup-dev
+.PHONY: help run test soak proof check bench bench-peers bench-many bench-scheduling bench-classification bench-sampling parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -48,6 +48,9 @@ bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (L
 
 bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (LLAMA_BIN=…) and vLLM (VLLM_PYTHON=…)
 	@$(PY) benchmarks/compare_many.py $(if $(LLAMA_BIN),--llama-bin "$(LLAMA_BIN)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(if $(VLLM_PYTHON),--vllm-python "$(VLLM_PYTHON)")
+
+bench-scheduling: setup ## what book-keeping costs a step, and what a shared prefix saves
+	@$(PY) benchmarks/scheduling.py
 
 bench-classification: setup ## accuracy of LLM.classify, and its figures in the docs anew
 	@$(PY) benchmarks/classification.py

@@ -177,18 +177,18 @@ class CacheManager:
         that will be written to, none is shared or published. Where that takes a copy, `take_copies` has it. False, and
         nothing changed, if blocks are missing.
         """
-        sequence = self._sequences[key]
-        size = self.block_size
+        tables = self._sequences[key].tables
+        first, last = start // self.block_size, self._blocks(end)
+        whole = max(last, self._blocks(ahead))
         missing: list[tuple[int, list[int]]] = []
-        for pool, window, table in zip(self.pools, self.windows, sequence.tables, strict=True):
-            num_new = max(0, self._blocks(end if window else max(end, ahead)) - len(table))
-            written = range(start // size, min(len(table), self._blocks(end)))
-            shared = [i for i in written if pool.references(table[i]) > 1]
+        for pool, window, table in zip(self.pools, self.windows, tables, strict=True):
+            num_new = max(0, (last if window else whole) - len(table))
+            shared = [i for i in range(first, min(len(table), last)) if pool.references(table[i]) > 1]
             if num_new + len(shared) > pool.num_available:
                 return False
             missing.append((num_new, shared))
         for group, (num_new, shared) in enumerate(missing):
-            pool, table = self.pools[group], sequence.tables[group]
+            pool, table = self.pools[group], tables[group]
             if num_new or shared:
                 blocks = pool.allocate(num_new + len(shared)) or []
                 for i in shared:
@@ -197,8 +197,8 @@ class CacheManager:
                     pool.release([copy.source])
                     table[i] = copy.destination
                 table += blocks
-            for i in range(start // size, self._blocks(end)):
-                pool.unpublish(table[i])
+            for block in table[first:last]:
+                pool.unpublish(block)
         return True
 
     def computed(self, key: Hashable, digests: Sequence[bytes], num_tokens: int) -> None:

@@ -45,7 +45,11 @@ class AnswerText:
 
         Without `may_stop` what is completed is ordinary text.
         """
-        for end, char in enumerate(piece := self._decoder.add([token]), start=1):
+        piece = self._decoder.add([token])
+        if not self._matchers:
+            self._release(piece)
+            return None
+        for end, char in enumerate(piece, start=1):
             completed = {m.stop: length for m in self._matchers if (length := m.advance(char))}
             if completed and may_stop:
                 stop = max(completed, key=completed.__getitem__)
@@ -53,7 +57,7 @@ class AnswerText:
                 self._release(text if self._include_stop else text[: len(text) - completed[stop]])
                 return stop
         text = self._held + piece
-        certain = len(text) - max((m.length for m in self._matchers), default=0)
+        certain = len(text) - max(m.length for m in self._matchers)
         self._release(text[:certain])
         self._held = text[certain:]
         return None
