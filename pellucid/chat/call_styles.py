@@ -69,7 +69,7 @@ def _members(
         raise _NotExact
     if isinstance(parameters.get("additionalProperties"), dict) or len(properties) > _MAX_MEMBERS:
         raise _NotExact
-    if not all(_KEY.fullmatch(key) for key in properties) or any(key not in properties for key in required):
+    if not all(_KEY.fullmatch(key) for key in properties) or any(key not in list(properties) for key in required):
         raise _NotExact
     written = {key: write(_plain(schema)) for key, schema in properties.items()}
     return (

@@ -22,6 +22,10 @@ _NO_CALL_FIRST: Element = {"type": "regex", "pattern": r"(?s:[ \t\r\n]*([^{ \t\r
 _SAYS_MORE = frozenset({"additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"})
 
 
+MAX_DEPTH = 36
+"""Of the schemas that calls are held to: the form around them is nested, too, and has a limit of its own."""
+
+
 class FormWriter:
     """Writes the form of a turn's answers.
 
@@ -108,6 +112,11 @@ class FormWriter:
         """A tag: one call of `tool`."""
         held = tool.strict is not False if toolbox.forced else bool(tool.strict)
         schema = closed(tool.parameters) if held else {"type": "object"}
+        name = f"tools: the parameters of {tool.name}"
+        if _is_deep(schema, MAX_DEPTH):
+            raise InvalidParameter(
+                name, f"nested more than {MAX_DEPTH} deep, too deep for a grammar; strict: false allows it"
+            )
         inside: list[Part] | None = None
         if not self._plain and format.style != "json":
             free: dict[str, Any] = {"properties": {key: {} for key in tool.parameters.get("properties", {})}}
@@ -118,7 +127,7 @@ class FormWriter:
         if inside is not None:
             return self._tag([*format.before, *inside, *format.after])
         before, after = format.frame(tool.name)
-        arguments = {"type": "json_schema", "json_schema": schema, "name": f"tools: the parameters of {tool.name}"}
+        arguments = {"type": "json_schema", "json_schema": schema, "name": name}
         return self._tag([*before, arguments, *after])
 
     def _tag(self, parts: Sequence[Part]) -> Element:
@@ -139,11 +148,18 @@ class FormWriter:
 
 
 def closed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """A function takes the arguments that it declares, unless its schema says more about others."""
-    declared, required = parameters.get("properties", {}), parameters.get("required", [])
+    """The schema of an object with the arguments that a function declares, unless it says more about others."""
+    schema = {"type": "object", **parameters}
+    declared, required = list(parameters.get("properties", {})), parameters.get("required", [])
     if parameters.keys() & _SAYS_MORE or not isinstance(required, list) or any(r not in declared for r in required):
-        return parameters
-    return {**parameters, "additionalProperties": False}
+        return schema
+    return {**schema, "additionalProperties": False}
+
+
+def _is_deep(value: Any, depth: int) -> bool:
+    """Whether it is nested more than `depth` deep."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth == 0 or any(_is_deep(item, depth - 1) for item in inside)
 
 
 def _element(own: StructuredOutputs) -> Element:

@@ -241,6 +241,6 @@ def test_what_a_schema_asks_for_and_a_grammar_cannot_do_is_refused_by_name(table
 
 def test_a_function_takes_the_arguments_that_it_declares() -> None:
     x: dict[str, Any] = {"properties": {"x": {}}}
-    assert closed(x) == {**x, "additionalProperties": False}
+    assert closed(x) == {**x, "type": "object", "additionalProperties": False}
     for same in ({**x, "additionalProperties": True}, {**x, "anyOf": [x]}, {**x, "required": ["y"]}, {"required": 3}):
-        assert closed(same) == same
+        assert closed(same) == {**same, "type": "object"}
