@@ -49,7 +49,7 @@ class Generation:
 
     async def stream(self) -> AsyncGenerator[tuple[int, Started | StreamChunk], None]:
         """(prompt, what came of it). The results are in `finished` at the end. Raises PellucidError."""
-        state, model = self._state, self._client.name
+        state, between_tokens = self._state, self._state.metrics.inter_token(self._client.name)
         not_started = len(self._requests)
         last: dict[tuple[int, int], float] = {}
         with state.admission.queue(sum(map(self._num_tokens, self._requests))) as waiting:
@@ -59,7 +59,8 @@ class Generation:
                         now = perf_counter()
                         before = last.get(key := (i, answer.index))
                         if before is not None and answer.token_ids:
-                            state.metrics.tokens_came(model, now - before, len(answer.token_ids))
+                            for _ in answer.token_ids:
+                                between_tokens.observe((now - before) / len(answer.token_ids))
                         last[key] = now
                         if answer.finish_reason in ("error", "abort"):
                             raise failure(answer.finish_reason, answer.error)

@@ -89,11 +89,9 @@ class Metrics:
         """`route` is one of ours, never what a client sent: every value is kept for ever."""
         self._http.labels(route, status).inc()
 
-    def tokens_came(self, model: str, seconds: float, num_tokens: int) -> None:
-        """`num_tokens` tokens of a stream came `seconds` after those before them."""
-        child = self._inter_token.labels(model)
-        for _ in range(num_tokens):
-            child.observe(seconds / num_tokens)
+    def inter_token(self, model: str) -> Histogram:
+        """Where the seconds between two tokens of a stream are observed."""
+        return self._inter_token.labels(model)
 
     def answered(self, model: str, result: RequestOutput) -> None:
         times = result.metrics

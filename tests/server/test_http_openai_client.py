@@ -98,3 +98,47 @@ def test_errors_are_the_client_s_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="smollm2", prompt="word " * 3000)
     assert caught.value.code == "context_length_exceeded"
+
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+        "strict": True,
+    },
+}
+WEATHER_IN_PARIS: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_tools(client: openai.OpenAI, choice: Any) -> None:
+    """SmolLM2's template has no place for tools: they are described in a system message."""
+    options: dict[str, Any] = {
+        "model": "smollm2", "messages": WEATHER_IN_PARIS, "tools": [WEATHER], "tool_choice": choice, "seed": 2,
+        "max_tokens": 60, "extra_body": {"tool_prompt": True},
+    }  # fmt: skip
+    whole = client.chat.completions.create(**options).choices[0]
+    assert whole.finish_reason == "tool_calls"
+    assert whole.message.content is None
+    call = whole.message.tool_calls[0]
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments).keys() == {"city"}
+    deltas = [chunk.choices[0] for chunk in client.chat.completions.create(**options, stream=True)]
+    pieces = [piece for choice in deltas for piece in choice.delta.tool_calls or [] if piece.index == 0]
+    assert (pieces[0].id, pieces[0].function.name) == (call.id, "get_weather")
+    assert "".join(piece.function.arguments for piece in pieces) == call.function.arguments
+    assert deltas[-1].finish_reason == "tool_calls"
+    messages = [
+        *WEATHER_IN_PARIS,
+        whole.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "Rain, 12 degrees"},
+    ]
+    answer = client.chat.completions.create(**{**options, "messages": messages, "tool_choice": "none"})
+    assert answer.choices[0].message.content
