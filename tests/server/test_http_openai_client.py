@@ -122,7 +122,7 @@ def test_tools(client: openai.OpenAI, choice: Any) -> None:
     """SmolLM2's template has no place for tools: they are described in a system message."""
     options: dict[str, Any] = {
         "model": "smollm2", "messages": WEATHER_IN_PARIS, "tools": [WEATHER], "tool_choice": choice, "seed": 2,
-        "max_tokens": 60, "extra_body": {"tool_prompt": True},
+        "max_tokens": 60, "parallel_tool_calls": False, "extra_body": {"tool_prompt": True},
     }  # fmt: skip
     whole = client.chat.completions.create(**options).choices[0]
     assert whole.finish_reason == "tool_calls"
