@@ -11,7 +11,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -103,8 +103,7 @@ class AsyncLLM:
         llm = self._llm
 
         def prepare() -> Prepared:
-            llm._engine.compile(given)
-            return Prepared(*llm._prompt(prompt), given)
+            return Prepared(*llm._prompt(prompt), given, llm._engine.grammar(given))
 
         add = partial(llm._engine.add_request, priority=priority, tenant=tenant, cache_salt=cache_salt)
         return AsyncAnswer(self, prepare, add, _checked_id(request_id))
@@ -144,8 +143,7 @@ class AsyncLLM:
         def prepare() -> Prepared:
             turn = llm._turns.turn(messages, options)
             effective = chat_params(given, turn)
-            llm._engine.compile(effective)
-            return Prepared(turn.prompt, turn.token_ids, effective, turn)
+            return Prepared(turn.prompt, turn.token_ids, effective, llm._engine.grammar(effective), turn)
 
         add = partial(llm._engine.add_request, priority=priority, tenant=tenant, cache_salt=cache_salt)
         return AsyncAnswer(self, prepare, add, _checked_id(request_id))
@@ -205,6 +203,8 @@ class AsyncLLM:
         whole: bool,
     ) -> Stream:
         prepared = await self._in_thread(self._prompt_threads, prepare)
+        if prepared.grammar is not None:  # waited for here: a thread for prompts is needed by others
+            await _result_of(prepared.grammar)
         loop, model = asyncio.get_running_loop(), self._llm._model
         streams, stream = self._streams, Stream(loop, model, prepared, request_id, on_moved, whole=whole)
         added = self._thread.submit(lambda: streams.add(stream, add))
@@ -304,6 +304,13 @@ class AsyncAnswer:
             return stream.result()
         finally:
             self._llm._leave(stream)
+
+
+async def _result_of(shared: Future[_T]) -> _T:
+    """Wait for a future that others wait for, too: cancelling this does not cancel it."""
+    own = asyncio.wrap_future(shared)
+    own.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may fail when nobody waits any more
+    return await asyncio.shield(own)
 
 
 def _checked_params(params: SamplingParams | None) -> SamplingParams:

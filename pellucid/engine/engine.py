@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -37,6 +37,7 @@ from pellucid.executors.base import Program
 from pellucid.fields import integer
 from pellucid.graph.passes.hidden import HIDDEN
 from pellucid.sampling import SamplingParams
+from pellucid.structured.compiler import NewMatcher
 from pellucid.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,10 @@ class Engine:
         self._queue(request)
         self._counts.prompt_tokens += request.num_prompt_tokens
         return request
+
+    def grammar(self, params: SamplingParams) -> Future[NewMatcher] | None:
+        """Begin what `compile` waits for. The future is shared: it must not be cancelled."""
+        return self._intake.grammar(params)
 
     def compile(self, params: SamplingParams) -> None:
         """Wait until the grammar of `params`, if it has one, is compiled and kept for `add_request`.
@@ -279,7 +284,7 @@ class Engine:
         try:
             yield
         except Exception as error:
-            logger.exception("request %s failed", request.key)
+            logger.error("request %s failed: %s", request.key, error, exc_info=not isinstance(error, PellucidError))
             self._fail(request, error)
             if request not in changed:
                 changed.append(request)

@@ -49,7 +49,7 @@ class Intake:
         for name, text in (("tenant", tenant), ("cache_salt", cache_salt)):
             if not isinstance(text, str):
                 raise InvalidParameter(name, f"expected a string, got {show(text)}")
-        grammar = self._grammar(params)
+        grammar = self.grammar(params)
         if grammar is not None and grammar.done():
             grammar.result()
         number = next(self._numbers)
@@ -77,11 +77,12 @@ class Intake:
 
         Any thread may call this. Raises InvalidRequest and ResourceError.
         """
-        grammar = self._grammar(params)
+        grammar = self.grammar(params)
         if grammar is not None:
             grammar.result()
 
-    def _grammar(self, params: SamplingParams) -> Future[NewMatcher] | None:
+    def grammar(self, params: SamplingParams) -> Future[NewMatcher] | None:
+        """Begin to compile the grammar of `params`, if it has one. Any thread may call this. Raises ResourceError."""
         form = params.structured_outputs
         return self._grammars.submit(form) if isinstance(form, StructuredOutputs) else None
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 from pellucid.chat.turn import Turn
 from pellucid.engine.chat_answers import ChatReader
@@ -31,6 +33,7 @@ class Prepared:
     prompt: str | None
     token_ids: Sequence[int]
     params: SamplingParams
+    grammar: Future[Any] | None = None  # that must be compiled first
     turn: Turn | None = None
 
 

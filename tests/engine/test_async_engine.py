@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from support.tiny_model import write_tiny_model
 from pellucid import LLM, AsyncLLM, RequestOutput, SamplingParams, StreamChunk
 from pellucid.cache.prefix import BlockHashes
 from pellucid.errors import ContextLengthExceeded, ExecutorError, InvalidParameter, InvalidRequest
+from pellucid.structured_outputs import StructuredOutputs
 
 T = TypeVar("T")
 ENDLESS = SamplingParams(temperature=0, ignore_eos=True, max_tokens=200)
@@ -361,3 +363,27 @@ def test_random_cancels_leak_no_block(path: Path, soak: bool) -> None:
     count = 20_000 if soak else 400
     assert cancel_at_random(llm, count) > count // 2
     run(llm.close())
+
+
+def test_a_slow_grammar_holds_up_nobody(llm: AsyncLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are more of them than threads for prompts. A cancelled one leaves the others' alone; a bad one raises."""
+    slow: Future[Any] = Future()
+    monkeypatch.setattr(llm._llm._engine._intake._grammars, "submit", lambda form: slow)
+    params = SamplingParams(structured_outputs=StructuredOutputs(choice=["a"]), max_tokens=3)
+
+    async def ask() -> None:
+        waiting = [asyncio.ensure_future(llm.generate("Hello", params)) for _ in range(4)]
+        waiting += [asyncio.ensure_future(llm.chat(HELLO, params))]
+        for _ in range(3):
+            assert (await llm.generate("Hello", sampled(1))).outputs
+        waiting[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting[0]
+        assert not any(task.done() for task in waiting[1:])
+        slow.set_exception(InvalidParameter("choice", "no such words"))
+        for task in waiting[1:]:
+            with pytest.raises(InvalidParameter, match="no such words"):
+                await task
+        await at_rest(llm)
+
+    run(ask())
