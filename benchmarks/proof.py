@@ -1,42 +1,110 @@
 """The proofs of the book-keeping with their large counts; what they found goes into a result file.
 
-    python benchmarks/proof.py [PART ...]             machine, simulation; both without a name
+    python benchmarks/proof.py [PART ...]             some of them; all without a name
     python benchmarks/proof.py simulation --seed 7    that simulation alone, event by event
 
-docs/proof.md says what each of them does. The tests run the same code with small counts.
+docs/proof.md says what each of them does. The tests run the same code with small counts. The first thing that is wrong
+ends it with an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import bench_models
 import machine
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-sys.path.insert(0, str(ROOT / "tests"))
+from pellucid import LLM, AsyncLLM
+from pellucid.tools.bench import source_commit
+from pellucid.tools.verify import verify_workload
 
+ROOT = bench_models.ROOT
+RESULTS = ROOT / "benchmarks" / "results"
+STORY = ROOT.parent / "shared" / "models" / "story"
+
+from support.cancels import cancel_at_random  # noqa: E402  (bench_models has put tests/ on the path)
+from support.sabotage import SABOTAGE, one_wrong_token  # noqa: E402
 from support.scheduler_machine import explore  # noqa: E402
-from support.simulation import simulate, simulate_all  # noqa: E402
+from support.simulation import SimulationFailed, simulate, simulate_all  # noqa: E402
+from support.tiny_model import write_tiny_model  # noqa: E402
+
+MAX_MODEL_LEN = 192
+"""With two sequences of it, a cache of 24 blocks."""
 
 
 def state_machine(scale: float) -> dict[str, Any]:
-    examples = max(1, int(2_000 * scale))
+    examples = scaled(2_000, scale)
     return {"examples": examples, "events": dict(explore(examples))}
 
 
 def simulation(scale: float) -> dict[str, Any]:
-    seeds = range(max(1, int(10_000 * scale)))
+    seeds = range(scaled(10_000, scale))
     return {"seeds": len(seeds), "events": dict(simulate_all(seeds))}
 
 
-PARTS: dict[str, Callable[[float], dict[str, Any]]] = {"machine": state_machine, "simulation": simulation}
+def invariance(scale: float) -> dict[str, Any]:
+    """2,000 answers of Story, 200 of SmolLM2: requests have 1.6 answers on average."""
+    return {name: replayed(name, scaled(count, scale)) for name, count in (("story", 1_400), ("smollm2", 140))}
+
+
+def replayed(name: str, count: int) -> dict[str, Any]:
+    path = bench_models.find(name, STORY, with_peer=False).path
+    with LLM(str(path), max_num_seqs=2, max_model_len=MAX_MODEL_LEN) as llm:
+        info = llm._model.program.info
+        report = verify_workload(llm._model, count=count)
+    if report.differences:
+        raise SystemExit("\n".join(report.differences[:10]))
+    assert report.num_preemptions > 0 or count < 50, "nothing was preempted"
+    return {"isa": info.isa, "blocks": info.kv_groups[0].num_blocks, "threads": info.threads, **vars(report)}
+
+
+def cancels(scale: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_tiny_model(Path(folder) / "tiny.gguf")
+        llm = AsyncLLM(str(path), threads=1, kv_cache_memory="300KiB", max_model_len=160, max_num_seqs=16)
+        ends = cancel_at_random(llm, scaled(20_000, scale))
+        stats = llm._llm.stats()
+        asyncio.run(llm.close())
+    assert stats.blocks_used == 0, f"{stats.blocks_used} blocks leaked"
+    return {"leaked_blocks": stats.blocks_used, "answers": dict(ends), **vars(stats)}
+
+
+def controls(scale: float) -> dict[str, Any]:
+    """What is broken on purpose, and where it was found."""
+    found: dict[str, Any] = {}
+    for what, (owner, name, wrong) in SABOTAGE.items():
+        try:
+            with patch.object(owner, name, wrong):
+                simulate_all(range(100))
+            raise SystemExit(f"not found: {what}")
+        except SimulationFailed as error:
+            found[what] = str(error.__cause__)
+    with LLM(str(STORY), max_num_seqs=2, max_model_len=MAX_MODEL_LEN) as llm, one_wrong_token(scaled(5_000, scale)):
+        report = verify_workload(llm._model, count=scaled(400, scale))
+    if len(report.differences) != 1:
+        raise SystemExit(f"one token was wrong, found: {report.differences}")
+    return {"simulation": found, "verify": f"1 wrong token of {report.num_tokens:,}: {report.differences[0]}"}
+
+
+def scaled(count: int, scale: float) -> int:
+    return max(1, int(count * scale))
+
+
+PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
+    "machine": state_machine,
+    "simulation": simulation,
+    "invariance": invariance,
+    "cancels": cancels,
+    "controls": controls,
+}
 
 
 def main() -> None:
@@ -50,7 +118,7 @@ def main() -> None:
     if args.seed is not None:
         print("\n".join(simulate(args.seed).trace))
         return
-    result: dict[str, Any] = {"date": machine.today(), "commit": machine.commit(), "machine": machine.describe()}
+    result: dict[str, Any] = {"date": machine.today(), "commit": source_commit(), "machine": machine.describe()}
     for part in args.parts or PARTS:
         print(f"{part} …", flush=True)
         wall, cpu = time.perf_counter(), time.process_time()
