@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak proof check bench bench-peers bench-many bench-scheduling bench-classification bench-sampling parity goldens docs clean setup setup-dev
+.PHONY: help run test soak proof check bench bench-peers bench-many bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +57,9 @@ bench-classification: setup ## accuracy of LLM.classify, and its figures in the 
 
 bench-sampling: setup ## CPU time of choosing a token, by sampler and size of vocabulary
 	@$(PY) benchmarks/sampling.py
+
+structured: setup-dev ## answers to a corpus of schemas with a real model, and what masks cost; figures into the docs
+	@$(PY) benchmarks/structured_output.py smollm2 $(OTHER_MODELS)
 
 parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
 	@$(VENV)-parity/bin/python -m pytest tests/parity

@@ -155,8 +155,8 @@ def tables(result: dict[str, Any], source: str) -> str:
 
 def with_tables(page: str, result: dict[str, Any], source: str) -> str:
     """`page` with the tables between its two marks."""
-    start, end = "<!-- figures -->\n", "\n<!-- end of figures -->"
-    return re.sub(f"{start}.*?{end}", lambda _: f"{start}{tables(result, source)}{end}", page, flags=re.DOTALL)
+    start, end = "<!-- figures -->\n", "<!-- end of figures -->"
+    return re.sub(f"{start}.*?{end}", lambda _: f"{start}{tables(result, source)}\n{end}", page, flags=re.DOTALL)
 
 
 def main() -> None:

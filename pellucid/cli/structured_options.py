@@ -23,13 +23,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def structured_outputs(args: argparse.Namespace) -> StructuredOutputs | None:
     """The form that the flags ask for. Raises InvalidParameter."""
-    flags = {
-        "--json-schema": args.json_schema,
-        "--grammar": args.grammar,
-        "--regex": args.regex,
-        "--choice": args.choice,
-    }
-    given = [flag for flag, value in flags.items() if value is not None]
+    names = ("json_schema", "grammar", "regex", "choice")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
     if not given:
         return None
     if len(given) > 1:

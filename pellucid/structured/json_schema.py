@@ -15,6 +15,7 @@ Specification: JSON Schema 2020-12, with drafts 4 to 2019-09 where `$schema` nam
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from decimal import Decimal
 from functools import cache
 from math import lcm
@@ -25,7 +26,6 @@ from pellucid.errors import InvalidParameter, UnsupportedParameter
 from pellucid.structured.json_analysis import Disjointness, find_endless, has_instance
 from pellucid.structured.json_formats import FORMATS
 from pellucid.structured.limits import (
-    MAX_COMMON_FACTOR,
     MAX_DEFINITIONS,
     MAX_ENUM,
     MAX_FACTOR,
@@ -33,6 +33,7 @@ from pellucid.structured.limits import (
     MAX_JSON_NODES,
     MAX_LENGTH,
     MAX_NUMBER,
+    MAX_PATTERNS,
     MIN_NUMBER,
 )
 from pellucid.structured.regex import translate
@@ -45,6 +46,8 @@ _DRAFTS = {
     "https://json-schema.org/draft/2020-12/schema": 2020,
 }
 _TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+
+_IN_PLACE = frozenset({"$ref", "anyOf", "oneOf"})
 
 ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$anchor",
@@ -102,7 +105,9 @@ class _Schema:
         self.definitions: dict[str, Any] = {}
         self.in_place: dict[str, set[str]] = {}  # definition → those that hold for the very same value
         self.one_of: list[tuple[dict[str, Any], str]] = []
-        self.multiples: list[Decimal] = []
+        self.combines = False  # whether several schemas may hold for one value
+        self.multiples: defaultdict[str, list[Decimal]] = defaultdict(list)  # see _group
+        self.num_patterns: Counter[str] = Counter()
         self.num_converted = 0
 
     def prepared(self) -> dict[str, Any]:
@@ -117,12 +122,30 @@ class _Schema:
                 raise InvalidParameter(self.param, f"$ref: more than {MAX_DEFINITIONS:,} definitions")
         if (endless := find_endless(self.in_place)) is not None:
             self._fail("$ref", paths[int(endless)][0], "it refers back to itself with nothing in between")
+        if self.combines:
+            self._check_combinations()
         are_disjoint = Disjointness(self.definitions)
         for schema, path in self.one_of:
             self._replace_one_of(schema, path, are_disjoint)
         if not has_instance(self.definitions):
             self._fail("required", "#", "no value that ends can satisfy the schema: what it requires contains itself")
         return {"$ref": "#/$defs/0", "$defs": self.definitions}
+
+    def _check_combinations(self) -> None:
+        """Limits what may hold together: for the properties of one name, and what may hold for any."""
+        for group in {*self.multiples, *self.num_patterns}:
+            factors = [*self.multiples[group], *(self.multiples["*"] if group != "*" else ())]
+            if factors and _common_multiple(factors) > MAX_FACTOR:
+                raise InvalidParameter(
+                    self.param,
+                    f"multipleOf: the least common multiple of those that may hold together, without decimal point, is "
+                    f"more than {MAX_FACTOR:,}",
+                )
+            if self.num_patterns[group] + (self.num_patterns["*"] if group != "*" else 0) > MAX_PATTERNS:
+                raise InvalidParameter(
+                    self.param,
+                    f"pattern: more than {MAX_PATTERNS} of pattern and format may hold together",
+                )
 
     def _convert(self, schema: Any, path: str, place: str | None) -> Any:
         """place: the definition that is about the same value as this schema; None below a property or an item."""
@@ -137,6 +160,7 @@ class _Schema:
         for name in ("$schema", "$id", "id"):
             if name in schema and path != "#":
                 self._refuse(name, path, "it may stand at the top only")
+        self.combines |= "allOf" in schema or (len(restricting) > 1 and bool(_IN_PLACE & schema.keys()))
         if "$ref" in schema and len(restricting) > 1 and self.draft in (4, 6, 7):
             self._refuse("$ref", path, f"draft {self.draft} ignores the keywords beside it; put both into allOf")
         result: dict[str, Any] = {}
@@ -263,21 +287,15 @@ class _Schema:
         if name == "multipleOf":
             if number <= 0:
                 self._fail(name, path, "expected a number above 0")
-            self.multiples.append(Decimal(str(number)))
-            if (
-                _common_multiple(self.multiples[-1:]) > MAX_FACTOR
-                or _common_multiple(self.multiples) > MAX_COMMON_FACTOR
-            ):
-                self._fail(
-                    name,
-                    path,
-                    f"without its decimal point, expected at most {MAX_FACTOR:,}, and a least common multiple of all "
-                    f"values of multipleOf up to {MAX_COMMON_FACTOR:,}",
-                )
+            exact = Decimal(str(number))
+            self.multiples[_group(path)].append(exact)
+            if _common_multiple([exact]) > MAX_FACTOR:
+                self._fail(name, path, f"without its decimal point, expected at most {MAX_FACTOR:,}")
 
     def _expression(self, result: dict[str, Any], name: str, value: Any, path: str) -> None:
         if not isinstance(value, str):
             self._fail(name, path, "expected text")
+        self.num_patterns[_group(path)] += 1
         if name == "format":
             if value not in FORMATS:
                 self._refuse(f"format: {value[:40]}", path, f"the formats are {', '.join(FORMATS)}")
@@ -376,6 +394,19 @@ class _Schema:
 @cache
 def _format(name: str) -> str:
     return translate(FORMATS[name], param="format", search=False)
+
+
+def _group(path: str) -> str:
+    """The name of the property that the schema of a keyword is about; "*" where it may be about any."""
+    parts = path.split("/")[1:-1]
+    for i in range(len(parts) - 1, 0, -1):
+        if parts[i - 1] == "properties":
+            return parts[i]
+        if parts[i] == "items" or parts[i - 1] in ("prefixItems", "items"):
+            return "[]"
+        if parts[i - 1] == "patternProperties" or parts[i] == "additionalProperties":
+            return "*"
+    return "*"
 
 
 def _escape(part: str) -> str:

@@ -21,10 +21,10 @@ MAX_ITEMS = 2_000
 """minItems, maxItems, minProperties and maxProperties."""
 MAX_NUMBER = 2**53
 MIN_NUMBER = 1e-9
-MAX_FACTOR = 100_000
-"""multipleOf, without its decimal point."""
-MAX_COMMON_FACTOR = 2**32 - 1
-"""The least common multiple of all values of multipleOf in a schema."""
+MAX_FACTOR = 50_000
+"""multipleOf without its decimal point, and the least common multiple of those that may hold together."""
+MAX_PATTERNS = 12
+"""Values of pattern and format that may hold together: each doubles the work of intersecting them."""
 
 MAX_REGEX_NBYTES = 16 << 10
 MAX_REGEX_DEPTH = 40

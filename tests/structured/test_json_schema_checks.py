@@ -100,7 +100,7 @@ def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
         [], 3, "text", None, {"type": "text"}, {"type": []}, {"type": 3}, {"type": [["string"]]}, {"enum": []},
         {"enum": 3}, {"minLength": -1}, {"minLength": 1.5}, {"minLength": True}, {"maxLength": 10**9}, {"maximum": "3"},
         {"maxItems": 10**9}, {"pattern": 3}, {"pattern": "("}, {"format": 3}, {"items": 3}, {"properties": []},
-        {"required": "a"}, {"required": [1]}, {"multipleOf": 0}, {"multipleOf": -1}, {"multipleOf": 4294967291},
+        {"required": "a"}, {"required": [1]}, {"multipleOf": 0}, {"multipleOf": -1}, {"multipleOf": 50021},
         {"anyOf": []}, {"allOf": {}}, {"exclusiveMinimum": True}, {"$ref": 3}, {"prefixItems": []},
         {"patternProperties": {"a": {}, "(a)": {}}}, {"$ref": "#/examples/00", "examples": [{}]},
         {"allOf": [{"multipleOf": 99991}, {"multipleOf": 99989}]},

@@ -26,7 +26,7 @@ def allowed(mask: np.ndarray) -> np.ndarray:
 
 
 def walk(start: GrammarMatcher, tokenizer: Any, rng: random.Random, *, max_tokens: int = 400) -> tuple[str, bool]:
-    """A random answer and whether it ended. After 40 tokens it hurries: what closes something first, short numbers."""
+    """A random answer and whether it ended. After 40 tokens it hurries: closes what is open, prefers null."""
     data = b""
     for i in range(max_tokens):
         if start.is_finished:
@@ -45,7 +45,7 @@ def _hurried(tokens: list[int], data: bytes, tokenizer: Any) -> list[int]:
     closing = [token for token in tokens if tokenizer.token_bytes(token) in (b'"', b"}", b"]")]
     if data[-1:].isdigit():
         return ends or closing or [t for t in tokens if not tokenizer.token_bytes(t).isdigit()] or tokens
-    return ends or closing or [token for token in tokens if tokenizer.token_bytes(token) == b"0"] or tokens
+    return ends or closing or [token for token in tokens if tokenizer.token_bytes(token) in (b"0", b"n")] or tokens
 
 
 def accepts(start: GrammarMatcher, text: str) -> bool:
