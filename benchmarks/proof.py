@@ -118,18 +118,24 @@ def main() -> None:
     if args.seed is not None:
         print("\n".join(simulate(args.seed).trace))
         return
-    result: dict[str, Any] = {"date": machine.today(), "commit": source_commit(), "machine": machine.describe()}
+    header = {"date": machine.today(), "commit": source_commit(), "machine": machine.describe()}
     for part in args.parts or PARTS:
         print(f"{part} …", flush=True)
         wall, cpu = time.perf_counter(), time.process_time()
         found = PARTS[part](args.scale)
-        seconds = {"seconds": round(time.perf_counter() - wall, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
-        result[part] = found | seconds
-        print(f"  {json.dumps(result[part])}", flush=True)
-    if args.scale >= 1:
-        target = RESULTS / f"{result['date']}-{result['commit'].rstrip('+')}-proof.json"
-        target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"written to {target.relative_to(ROOT)}")
+        found["seconds"] = round(time.perf_counter() - wall, 1)
+        found["cpu_seconds"] = round(time.process_time() - cpu, 1)
+        print(f"  {json.dumps(found)}", flush=True)
+        if args.scale >= 1:
+            write(header, part, found)
+
+
+def write(header: dict[str, Any], part: str, found: dict[str, Any]) -> None:
+    """Add what was found to the result file of the day and the commit."""
+    target = RESULTS / f"{header['date']}-{str(header['commit']).rstrip('+')}-proof.json"
+    result = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else header
+    target.write_text(json.dumps({**result, part: found}, indent=1) + "\n", encoding="utf-8")
+    print(f"  written to {target.relative_to(ROOT)}", flush=True)
 
 
 if __name__ == "__main__":
