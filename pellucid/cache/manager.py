@@ -261,6 +261,12 @@ class CacheManager:
             num_hit_tokens=self._num_hit,
         )
 
+    def check_empty(self) -> None:
+        """No sequence is held and no block lost, in constant time. AssertionError means a bug of ours."""
+        assert not self._sequences, f"blocks are still held by {list(self._sequences)}"
+        lost = [pool.num_used for pool in self.pools]
+        assert not any(lost), f"{lost} blocks of the groups are in use, and no sequence holds them"
+
     def check(self, *, idle: bool = False) -> None:
         """The pools' invariants, and that tables hold every reference. `idle`: nothing may be in use.
 
@@ -282,7 +288,8 @@ class CacheManager:
                     f"block {block}: {count} tables hold it, {pool.references(block)} references"
                 )
             assert len(held) == pool.num_used, f"{pool.num_used} blocks are in use, {len(held)} of them in tables"
-        assert not (idle and self._sequences), f"blocks are still held by {list(self._sequences)}"
+        if idle:
+            self.check_empty()
 
     def _shared(self, digests: Sequence[bytes], num_tokens: int) -> list[list[int]]:
         """For each group the published blocks that a sequence needs of its first `num_tokens` tokens, all of them."""

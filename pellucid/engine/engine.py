@@ -214,7 +214,7 @@ class Engine:
         changed = self._advance(plan, own_rows)
         self._counts.steps += 1
         if not self.has_unfinished:
-            self.cache.check(idle=True)
+            self.cache.check_empty()
         return [*failed, *changed]
 
     def _take_constraints(self) -> list[Request]:

@@ -108,6 +108,8 @@ class EngineThread:
                     self._take_stock(now)
                 if changed:
                     self._listener.progress(changed)
+                if not self._engine.has_unfinished:  # readers have their last tokens: there is time for it
+                    self._engine.cache.check(idle=True)
             self._engine.abort(list(self._engine.scheduler))
         except BaseException as error:
             logger.exception("the engine failed")

@@ -236,8 +236,9 @@ class LLM:
         return self.tokenizer.decode(list(token_ids), skip_special=skip_special_tokens)
 
     def stats(self) -> EngineStats:
-        """How the engine is getting on; any thread may ask at any time."""
-        return self._engine.stats()
+        """How the engine is getting on, between two steps."""
+        with self._lock:
+            return self._engine.stats()
 
     def close(self) -> None:
         """Free everything. Further calls raise InvalidRequest; closing twice is fine."""

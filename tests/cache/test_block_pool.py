@@ -168,3 +168,16 @@ def test_check_finds_a_wrong_reference_and_a_leaked_block() -> None:
     c.pools[0].allocate(1)
     with pytest.raises(AssertionError, match="1 blocks are in use, 0 of them"):
         c.check()
+
+
+def test_a_lost_block_is_noticed_when_nothing_is_held() -> None:
+    c = CacheManager([KVGroup(0, 4), KVGroup(8, 4)], block_size=4)
+    c.check_empty()
+    assert c.admit("a", [], 0, 3, 3)
+    with pytest.raises(AssertionError, match="held by"):
+        c.check_empty()
+    c.free("a")
+    c.check_empty()
+    c.pools[1].allocate(1)
+    with pytest.raises(AssertionError, match=r"\[0, 1\] blocks"):
+        c.check_empty()

@@ -414,3 +414,25 @@ def test_a_tenant_with_many_requests_does_not_starve_another() -> None:
     assert sum(r.finish_reason is None for r in many) > 30
     engine.abort([*many, one])
     engine.cache.check(idle=True)
+
+
+def test_what_is_counted_for_metrics() -> None:
+    engine = make(max_num_seqs=2, num_blocks=8)
+    first = engine.add_request([5] * 33, SamplingParams(n=2, max_tokens=3, ignore_eos=True))
+    ask(engine, "other", max_tokens=4, ignore_eos=True)
+    engine.step()
+    engine.step()
+    now = engine.stats()
+    assert (now.num_running, now.num_waiting, now.steps_total) == (2, 1, 2)
+    assert (now.blocks_free, now.blocks_used, now.blocks_cached) == (4, 4, 0)
+    assert now.kv_cache_usage == 0.5
+    assert (now.prompt_tokens_total, now.generation_tokens_total) == (33 + 5, 2 + 2)
+    finish(engine)
+    ask(engine, [5] * 33, max_tokens=1)
+    finish(engine)
+    done = engine.stats()
+    assert (done.num_running, done.num_waiting, done.blocks_used, done.kv_cache_usage) == (0, 0, 0, 0.0)
+    assert (done.prompt_tokens_total, done.generation_tokens_total) == (33 + 5 + 33, 3 + 3 + 4 + 1)
+    assert (done.prefix_cache_queries_total, done.prefix_cache_hits_total) == (33 + 5 + 33 + 33, 32 + 32)
+    assert done.preemptions_total == done.drafted_tokens_total == done.accepted_tokens_total == 0
+    assert [r.num_output_tokens for r in first] == [3, 3]
