@@ -26,9 +26,10 @@ def test_the_batch_file_is_answered(smollm2_path: Path, tmp_path: Path) -> None:
     command[-1] = str(smollm2_path)
     subprocess.run([*COMMAND, *command, "-c", "256", "-q"], cwd=tmp_path, check=True, timeout=120)
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
-    assert [a["custom_id"] for a in answers] == ["first", "second"]
+    assert [a["custom_id"] for a in answers] == ["first", "second", "third"]
     expected = json.loads(shape)
     assert answers[0].keys() == expected.keys()
     assert answers[0]["response"].keys() == expected["response"].keys()
     assert expected["response"]["body"].keys() <= answers[0]["response"]["body"].keys()
     assert len(answers[1]["response"]["body"]["choices"]) == 2
+    assert len(answers[2]["response"]["body"]["data"][0]["embedding"]) == 64

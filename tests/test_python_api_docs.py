@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pellucid import EngineConfig, SamplingParams
+from pellucid import LLM, AsyncLLM, EngineConfig, SamplingParams
 from pellucid.engine.outputs import CompletionOutput, Metrics, RequestOutput, Usage
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "python-api.md").read_text("utf-8")
@@ -43,3 +43,11 @@ def test_the_table_of_results_names_every_attribute(cls: type) -> None:
     for field in fields(cls):
         if field.name != "request_id":
             assert f".{field.name}" in section
+
+
+@pytest.mark.parametrize(("heading", "cls"), [("All methods", LLM), ("AsyncLLM", AsyncLLM)])
+def test_the_tables_of_methods_name_all_of_them(heading: str, cls: type) -> None:
+    table = PAGE.split(f"## {heading}\n")[1].split("| method | |\n")[1].split("\n\n")[0]
+    named = {name for row in table.splitlines() for name in re.findall(r"`(\w+)[(`]", row.split("|")[1])}
+    methods = {name for name, value in vars(cls).items() if callable(value) and not name.startswith("_")}
+    assert named == methods

@@ -306,14 +306,6 @@ class LLM:
             raise InvalidParameter("prompt", f"expected text or a list of token ids, got {show(prompt)}")
         return None, list(prompt)
 
-    def _render(
-        self, messages: Any, add_generation_prompt: bool, chat_template_kwargs: Mapping[str, Any] | None
-    ) -> EncodedPrompt:
-        """For readers that take the answer as it is, reasoning and all."""
-        options = ChatOptions(add_generation_prompt=add_generation_prompt, chat_template_kwargs=chat_template_kwargs)
-        turn = self._turns.turn(messages, options)
-        return turn.prompt, turn.token_ids
-
     @cached_property
     def _turns(self) -> ChatTurns:
         template = self._model.chat_template

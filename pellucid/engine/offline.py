@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pellucid.engine.engine import Engine
+from pellucid.engine.readout import Readout
 from pellucid.engine.request import Request
 from pellucid.errors import InvalidRequest
 from pellucid.sampling import SamplingParams
@@ -19,7 +20,8 @@ _K = TypeVar("_K")
 class Job(Generic[_K]):
     """A prompt to answer. `encode` makes its text (None if it has none) and token ids when its turn comes.
 
-    `priority` and `cache_salt` are those of `Engine.add_request`.
+    `priority` and `cache_salt` are those of `Engine.add_request`. With `readout`, which is given the number of tokens,
+    the prompt is read and nothing generated; `params` mean nothing then.
     """
 
     key: _K
@@ -27,6 +29,7 @@ class Job(Generic[_K]):
     params: SamplingParams
     priority: int = 0
     cache_salt: str = ""
+    readout: Callable[[int], Readout] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,10 @@ def answer_jobs(
                     break
                 try:
                     prompt, token_ids = job.encode()
-                    engine.compile(job.params)
+                    if job.readout is None:
+                        engine.compile(job.params)
                     with lock:
-                        requests = engine.add_request(
-                            token_ids, job.params, priority=job.priority, cache_salt=job.cache_salt
-                        )
+                        requests = _add(engine, token_ids, job)
                     pending.append(Answered(job.key, prompt, requests))
                 except InvalidRequest as error:
                     yield Refusal(job.key, job.params, error)
@@ -84,3 +86,9 @@ def answer_jobs(
     finally:
         with lock:
             engine.abort(request for p in pending for request in p.requests)
+
+
+def _add(engine: Engine, token_ids: Sequence[int], job: Job[Any]) -> list[Request]:
+    if job.readout is not None:
+        return [engine.add_readout(token_ids, job.readout(len(token_ids)))]
+    return engine.add_request(token_ids, job.params, priority=job.priority, cache_salt=job.cache_salt)

@@ -68,7 +68,7 @@ def embed(
     receipt = model_receipt(model)
     return [
         EmbeddingOutput(
-            embedding=_finished(pooler.vector, normalize, dimensions),
+            embedding=finished(pooler.vector, normalize, dimensions),
             prompt=text,
             prompt_token_ids=request.token_ids,
             pooling=pooling,
@@ -87,7 +87,7 @@ def similarity(query: EmbeddingOutput, document: EmbeddingOutput) -> ScoreOutput
     return ScoreOutput(max(-1.0, min(1.0, cosine)), document.prompt_token_ids, document.usage, document.receipt)
 
 
-def _finished(vector: npt.NDArray[np.float64], normalize: bool, dimensions: int | None) -> Vector:
+def finished(vector: npt.NDArray[np.float64], normalize: bool, dimensions: int | None) -> Vector:
     """Cut to its first `dimensions` and only then given length 1, as models trained for it expect (Kusupati et al.
     2022, "Matryoshka Representation Learning"). A vector of zeros stays one.
     """

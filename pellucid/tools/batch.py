@@ -8,28 +8,24 @@ nothing that depends on company or time is written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pellucid import __version__
-from pellucid.api.openai_requests import OpenAIRequest, parse_request, with_seed
-from pellucid.api.openai_responses import error_body, receipts, response_body
-from pellucid.api.openai_schemas import CHAT
-from pellucid.engine.llm import LLM, EncodedPrompt
-from pellucid.engine.offline import Job, Refusal, answer_jobs
-from pellucid.engine.outputs import RequestOutput
+from pellucid.api.openai_responses import error_body
+from pellucid.engine.llm import LLM
+from pellucid.engine.offline import Answered, Job, Refusal, answer_jobs
 from pellucid.engine.progress import ProgressBar
 from pellucid.engine.random import derive_seed
-from pellucid.engine.results import build_result
-from pellucid.errors import ExecutorError, InvalidParameter, PellucidError, UnsupportedParameter
+from pellucid.errors import InvalidParameter, PellucidError
 from pellucid.fields import show
 from pellucid.tools.batch_files import BatchInput, Journal
+from pellucid.tools.batch_work import Work, work_of
 
 _FIELDS = {"custom_id", "method", "url", "body"}
-_SERVER_ONLY = ("tools", "tool_parser", "tool_prompt", "reasoning_parser", "echo", "receipt")
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,9 @@ class _OpenLine:
     """A line whose prompts are being answered."""
 
     custom_id: str
-    request: OpenAIRequest
-    results: dict[int, RequestOutput | PellucidError] = field(default_factory=dict)
+    work: Work
+    num_prompts: int
+    results: dict[int, Any] = field(default_factory=dict)  # a PellucidError for one that failed
 
 
 class BatchRun:
@@ -82,10 +79,7 @@ class BatchRun:
                 self._bar = bar
                 most = 2 * self._llm.config.max_num_seqs
                 for done in answer_jobs(self._llm._engine, self._llm._lock, self._jobs(), max_queued=most):
-                    if isinstance(done, Refusal):
-                        self._take(done.key, done.error)
-                    else:
-                        self._take(done.key, build_result(self._llm._model, done.prompt, done.requests))
+                    self._take(done)
             self._journal.finish()
         finally:
             self._journal.close()
@@ -104,20 +98,18 @@ class BatchRun:
         """A job for each prompt of each missing line. Lines that cannot be served are answered with the error here."""
         for i, line in self._lines.lines(self._journal.missing()):
             try:
-                request = self._parse(line)
-                encoders = _encoders(self._llm, request)
-                seeds = [derive_seed(self._settings.seed, _number(line["custom_id"], k)) for k in range(len(encoders))]
-                jobs = [
-                    Job((i, k), encode, with_seed(request.params, seed), request.priority or 0, request.cache_salt)
-                    for k, (encode, seed) in enumerate(zip(encoders, seeds, strict=True))
-                ]
+                work = self._work(line)
+                jobs = work.jobs(partial(self._seed, line["custom_id"]))
             except PellucidError as error:
                 self._write_error(i, line["custom_id"], error)
                 continue
-            self._open[i] = _OpenLine(line["custom_id"], request)
-            yield from jobs
+            self._open[i] = _OpenLine(line["custom_id"], work, len(jobs))
+            yield from (replace(job, key=(i, job.key)) for job in jobs)
 
-    def _parse(self, line: dict[str, Any]) -> OpenAIRequest:
+    def _seed(self, custom_id: str, prompt: int) -> int:
+        return derive_seed(self._settings.seed, _number(custom_id, prompt))
+
+    def _work(self, line: dict[str, Any]) -> Work:
         for name in line.keys() - _FIELDS:
             raise InvalidParameter(name[:80], f"is not a field of a batch line; expected {', '.join(sorted(_FIELDS))}")
         if line.get("method") != "POST":
@@ -126,41 +118,32 @@ class BatchRun:
             raise InvalidParameter("url", f"expected the path of an endpoint, got {show(line.get('url'))}")
         if not isinstance(line.get("body"), dict):
             raise InvalidParameter("body", f"expected an object, got {show(line.get('body'))}")
-        request = parse_request(line["url"], line["body"])
-        request.require_model(self._settings.served)
-        if request.stream:
-            raise UnsupportedParameter("stream", "a batch gives whole answers; remove it")
-        for name in _SERVER_ONLY:
-            if line["body"].get(name):
-                raise UnsupportedParameter(name, "is not supported in a batch; remove it")
-        return request
+        return work_of(self._llm, line["url"], line["body"], self._settings.served)
 
-    def _take(self, key: _Key, result: RequestOutput | PellucidError) -> None:
+    def _take(self, done: Answered[_Key] | Refusal[_Key]) -> None:
         """Keep the result of one prompt until its line has them all."""
-        i, k = key
+        i, k = done.key
         line = self._open[i]
-        line.results[k] = result
-        if len(line.results) < len(line.request.prompts):
+        try:
+            line.results[k] = done.error if isinstance(done, Refusal) else line.work.result(done)
+        except PellucidError as error:
+            line.results[k] = error
+        if len(line.results) < line.num_prompts:
             return
         del self._open[i]
-        whole: list[RequestOutput] = []
-        for k in range(len(line.results)):
-            if (error := _failure(result := line.results[k])) is not None:
-                self._write_error(i, line.custom_id, error)
+        results = [line.results[k] for k in range(line.num_prompts)]
+        for result in results:
+            if isinstance(result, PellucidError):
+                self._write_error(i, line.custom_id, result)
                 return
-            if isinstance(result, RequestOutput):
-                whole.append(result)
-        body = response_body(
-            line.request.endpoint,
-            whole,
+        body = line.work.body(
+            results,
             key=self._journal.key(i),
-            model=self._settings.served[0],
             created=self._journal.header["created"],
+            with_receipts=self._settings.receipts,
         )
-        if self._settings.receipts:
-            body["pellucid"] = receipts(whole)
         self._write(i, line.custom_id, 200, body)
-        self._bar.advance(sum(r.usage.completion_tokens for r in whole))
+        self._bar.advance(body["usage"].get("completion_tokens", 0))
 
     def _write_error(self, i: int, custom_id: str, error: PellucidError) -> None:
         self._write(i, custom_id, error.http_status, error_body(error))
@@ -171,22 +154,6 @@ class BatchRun:
         self._journal.append(
             i, {"id": self._journal.answer_id(i), "custom_id": custom_id, "response": response, "error": None}
         )
-
-
-def _encoders(llm: LLM, request: OpenAIRequest) -> list[Callable[[], EncodedPrompt]]:
-    """For each prompt what renders and tokenises it."""
-    if request.endpoint == CHAT:
-        wanted, variables = request.chat["add_generation_prompt"], request.chat["chat_template_kwargs"]
-        return [partial(llm._render, messages, wanted, variables) for messages in request.prompts]
-    return [partial(llm._prompt, prompt) for prompt in request.prompts]
-
-
-def _failure(result: RequestOutput | PellucidError) -> PellucidError | None:
-    """Why there is no answer, if there is none."""
-    if isinstance(result, PellucidError):
-        return result
-    failed = [answer.error or "the request failed" for answer in result.outputs if answer.finish_reason == "error"]
-    return ExecutorError(failed[0]) if failed else None
 
 
 def _header(llm: LLM, lines: BatchInput, settings: BatchSettings) -> dict[str, Any]:

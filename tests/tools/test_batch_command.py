@@ -1,5 +1,6 @@
 """`pellucid batch`: one answer for each line, in order, whatever kills the run in between."""
 
+import base64
 import json
 import random
 import signal
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat.tool_templates import HERMES
 from support.command import COMMAND
 from support.tiny_model import write_tiny_model
+from support.tools import NOW
 
 from pellucid import LLM
 from pellucid.errors import InvalidParameter
@@ -47,9 +50,11 @@ def requests(count: int) -> list[str]:
             url = "/v1/chat/completions"
         else:
             body |= {"prompt": [f"prompt {i}", f"another {i}"] if i % 7 == 0 else f"prompt {i}"}
+        if i % 6 == 2:
+            body, url = {"input": [f"text {i}", f"another {i}"], "encoding_format": "base64"}, "/v1/embeddings"
         if i % 11 == 5:
             body["frobnicate"] = 1
-        if i % 13 == 5:
+        if i % 13 == 5 and "input" not in body:
             body["seed"] = i
         lines.append(line(f"request {i}", body, url))
     return lines
@@ -104,6 +109,50 @@ def test_answers_have_openais_shape(llm: LLM, tmp_path: Path) -> None:
     logprobs = body["choices"][0]["logprobs"]
     assert [len(logprobs[name]) for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset")] == [4] * 4
     assert body["usage"]["prompt_tokens"] == 3
+
+
+def test_embeddings_are_those_of_the_library(llm: LLM, tmp_path: Path) -> None:
+    options = {"pooling": "last", "dimensions": 8, "normalize": False}
+    file = write(tmp_path, [
+        line("a", {"input": "one"}, "/v1/embeddings"),
+        line("b", {"input": ["one", [5, 6, 7]], "encoding_format": "base64", **options}, "/v1/embeddings"),
+        line("c", {"input": "one", "max_tokens": 3}, "/v1/embeddings"),
+        line("d", {"input": ""}, "/v1/embeddings"),
+        line("e", {"input": "x" * 500}, "/v1/embeddings"),
+        line("f", {"input": "x", "model": "other"}, "/v1/embeddings"),
+    ])  # fmt: skip
+    assert run(llm, file) == BatchReport(6, 0, 4)
+    first, second, *refused = [answer["response"] for answer in answers(file)]
+    [expected] = llm.embed("one")
+    assert first["body"]["data"] == [{"object": "embedding", "index": 0, "embedding": expected.embedding.tolist()}]
+    assert first["body"]["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    others = llm.embed(["one", [5, 6, 7]], **options)  # type: ignore[arg-type]
+    assert [base64.b64decode(item["embedding"]) for item in second["body"]["data"]] == [
+        other.embedding.tobytes() for other in others
+    ]
+    assert [r["status_code"] for r in refused] == [400, 400, 400, 404]
+    assert "max_tokens" in refused[0]["body"]["error"]["message"]
+
+
+def test_tools_and_reasoning(tmp_path: Path) -> None:
+    template = HERMES.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}") + "{# </think> #}"
+    messages = [{"role": "user", "content": "x"}]
+    file = write(tmp_path, [
+        line("a", {"messages": messages, "max_tokens": 5, "ignore_eos": True}, "/v1/chat/completions"),
+        line("b", {"messages": messages, "tools": [NOW], "tool_choice": "required", "parallel_tool_calls": False,
+                   "reasoning_parser": "none", "max_tokens": 200}, "/v1/chat/completions"),
+        line("c", {"messages": messages, "tools": "now"}, "/v1/chat/completions"),
+    ])  # fmt: skip
+    path = write_tiny_model(tmp_path / "m.gguf", template=template, context=1024)
+    with LLM(str(path), threads=1) as llm:
+        assert run(llm, file) == BatchReport(3, 0, 1)
+    [thought], [called] = [answer["response"]["body"]["choices"] for answer in answers(file)[:2]]
+    assert (thought["message"]["content"], thought["finish_reason"]) == ("", "length")
+    assert thought["message"]["reasoning_content"]
+    assert called["finish_reason"] == "tool_calls"
+    [call] = called["message"]["tool_calls"]
+    assert call["function"]["name"] == "now"
+    assert json.loads(call["function"]["arguments"]) == {}
 
 
 def test_a_line_that_cannot_be_served_is_an_error_and_the_others_are_answered(llm: LLM, tmp_path: Path) -> None:
@@ -264,10 +313,10 @@ def test_memory_holds_only_what_is_near(llm: LLM, tmp_path: Path) -> None:
     batch = BatchRun(llm, BatchInput(file), file.with_name("out.jsonl"), SETTINGS)
     take, most = batch._take, 0
 
-    def watching(key: Any, result: Any) -> None:
+    def watching(done: Any) -> None:
         nonlocal most
         most = max(most, len(batch._open))
-        take(key, result)
+        take(done)
 
     batch._take = watching  # type: ignore[method-assign]
     batch.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 from collections.abc import Coroutine, Sequence
 from time import time
@@ -13,6 +12,7 @@ from starlette.responses import Response
 
 from pellucid.api import other_schemas as schemas
 from pellucid.api.body import Body
+from pellucid.api.openai_embeddings import EMBEDDINGS_PATH, embeddings_body, parse_embeddings
 from pellucid.api.sampling_schema import Schema
 from pellucid.errors import InvalidParameter
 from pellucid.fields import show
@@ -27,27 +27,14 @@ router = APIRouter()
 T = TypeVar("T")
 
 
-@router.post("/v1/embeddings", **described("One vector for each text", schemas.EMBEDDINGS))
+@router.post(EMBEDDINGS_PATH, **described("One vector for each text", schemas.EMBEDDINGS))
 async def embeddings(request: Request) -> Response:
     body = await _body(request, schemas.EMBEDDINGS)
-    texts = body.prompts("input")
-    form = body.one_of("encoding_format", ("float", "base64"), "float")
-    options = {
-        "pooling": _pooling(body),
-        "normalize": body.boolean("normalize", True),
-        "dimensions": body.integer("dimensions", 1, 2**20),
-    }
-    client = state_of(request).registry.get(body.optional_text("model"))
-    vectors = await _read(request, client.embed(texts, **options))
-    data = [
-        {
-            "object": "embedding",
-            "index": i,
-            "embedding": vector.floats() if form == "float" else base64.b64encode(vector.data).decode(),
-        }
-        for i, vector in enumerate(vectors)
-    ]
-    return json_response({"object": "list", "data": data, "model": client.name, "usage": _usage(vectors)})
+    asked = parse_embeddings(body)
+    client = state_of(request).registry.get(asked.model)
+    vectors = await _read(request, client.embed(asked.prompts, **asked.options))
+    data, num_tokens = [vector.data for vector in vectors], sum(vector.num_tokens for vector in vectors)
+    return json_response(embeddings_body(data, form=asked.form, model=client.name, num_tokens=num_tokens))
 
 
 @router.post("/v1/score", **described("How alike a text is to others", schemas.SCORE))
