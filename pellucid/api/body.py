@@ -38,6 +38,13 @@ class Body:
             raise InvalidParameter(name, f"expected text, got {show(value)}")
         return value
 
+    def filled_text(self, name: str) -> str:
+        """Text that is not empty."""
+        text = self.text(name)
+        if not text:
+            raise InvalidParameter(name, "expected text that is not empty")
+        return text
+
     def optional_text(self, name: str) -> str | None:
         return self.text(name) if name in self._given else None
 

@@ -34,7 +34,7 @@ TOOL = closed(
                 "description": text("what it does"),
                 "parameters": {"type": "object", "description": "JSON schema of its arguments"},
                 "strict": boolean("the arguments follow the schema"),
-                "return": {"type": "object"},
+                "return": {"description": "JSON schema of what it returns, for templates that show it"},
             },
             ("name",),
         ),

@@ -40,7 +40,12 @@ EMBEDDINGS = closed(
     ("input",),
 )
 SCORE = closed(
-    {"model": _MODEL, "text_1": text("what the others are compared with"), "text_2": _TEXTS, "pooling": _POOLING},
+    {
+        "model": _MODEL,
+        "text_1": text("what the others are compared with", minLength=1),
+        "text_2": _TEXTS,
+        "pooling": _POOLING,
+    },
     ("text_1", "text_2"),
 )
 RERANK = closed(
@@ -49,7 +54,12 @@ RERANK = closed(
         "query": {"type": "string", "minLength": 1},
         "documents": {
             "type": "array",
-            "items": {"anyOf": [{"type": "string", "minLength": 1}, closed({"text": {"type": "string"}}, ("text",))]},
+            "items": {
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    closed({"text": {"type": "string", "minLength": 1}}, ("text",)),
+                ]
+            },
             "minItems": 1,
             "maxItems": MAX_ITEMS,
         },
@@ -66,7 +76,10 @@ CLASSIFY = closed(
         "labels": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "maxItems": 1000},
         "template": text("the prompt, with {text} where the text goes; a label follows it after a space"),
         "calibrate": {
-            "anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_ITEMS},
+            ],
             "default": True,
             "description": "take away what the model says of texts without content, or of these",
         },

@@ -202,3 +202,32 @@ def test_slow_loris_does_not_slow_good_clients() -> None:
         for connection in crowd:
             connection.close()
         assert beside[10] < 3 * alone[10] + 0.05
+
+
+def test_more_clients_than_places_are_refused_at_once() -> None:
+    """100 clients, 4 answered at a time, 16 may wait: each of the others knows within a moment, and nobody is lost."""
+    model = ScriptedClient()
+    seats = asyncio.Semaphore(4)
+
+    async def work(request: Any) -> None:
+        async with seats:
+            await asyncio.sleep(0.05)
+
+    model.before_start = work
+    with RunningApp(model, limits=Limits(queued_requests=16)) as app:
+
+        async def ask(client: httpx.AsyncClient) -> tuple[int, float]:
+            begun = time.monotonic()
+            answer = await client.post(f"{app.url}/v1/completions", json={"prompt": "a"})
+            if answer.status_code == 429:
+                assert 1 <= int(answer.headers["retry-after"]) <= 120
+            return answer.status_code, time.monotonic() - begun
+
+        async def crowd() -> list[tuple[int, float]]:
+            async with httpx.AsyncClient(limits=httpx.Limits(max_connections=100)) as client:
+                return await asyncio.gather(*(ask(client) for _ in range(100)))
+
+        answers = asyncio.run(crowd())
+    assert {status for status, _ in answers} == {200, 429}
+    assert sum(status == 200 for status, _ in answers) == len(model.requests) >= 16
+    assert model.left == 0

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from pellucid.chat.history import template_messages
 from pellucid.chat.tools import checked_toolbox
 from pellucid.engine.outputs import (
     CompletionOutput,
@@ -18,7 +19,7 @@ from pellucid.engine.outputs import (
     StreamChunk,
     Usage,
 )
-from pellucid.errors import ModelNotFound
+from pellucid.errors import InvalidParameter, ModelNotFound
 from pellucid.server.messages import (
     Classification,
     Embedding,
@@ -67,7 +68,7 @@ class ScriptedClient:
         try:
             if request.messages is not None:
                 checked_toolbox(request.tools, request.tool_choice, request.parallel_tool_calls)
-                checked_messages(request.messages)
+                _checked(request.messages)
             await _maybe(self.before_start(request))
             yield Started(0, 5, 2)
             for i, text in enumerate(self.script):
@@ -114,7 +115,7 @@ class ScriptedClient:
 
     async def render(self, request: RenderRequest) -> tuple[str, list[int]]:
         checked_toolbox(request.tools, request.tool_choice)
-        prompt = "".join(f"<{m['role']}>{m.get('content')}" for m in checked_messages(request.messages))
+        prompt = "".join(f"<{m['role']}>{m.get('content')}" for m in _checked(request.messages))
         return prompt, list(range(len(prompt)))
 
     async def embed(self, texts: list[Any], **options: Any) -> list[Embedding]:
@@ -139,6 +140,13 @@ class ScriptedRegistry:
         if name not in self.clients:
             raise ModelNotFound(f"model: {str(name)[:80]!r} is not served here")
         return self.clients[name]
+
+
+def _checked(messages: Any) -> list[dict[str, Any]]:
+    """What a chat template would get."""
+    if not isinstance(messages, list):
+        raise InvalidParameter("messages", "expected a list")
+    return checked_messages(template_messages(messages, short_ids=False))
 
 
 def _position(i: int, text: str) -> dict[int, Logprob]:

@@ -40,7 +40,7 @@ async def embeddings(request: Request) -> Response:
 @router.post("/v1/score", **described("How alike a text is to others", schemas.SCORE))
 async def score(request: Request) -> Response:
     body = await _body(request, schemas.SCORE)
-    query, documents = body.text("text_1"), body.texts("text_2")
+    query, documents = body.filled_text("text_1"), body.texts("text_2")
     client = state_of(request).registry.get(body.optional_text("model"))
     scores = await _read(request, client.score(query, documents, pooling=_pooling(body)))
     data = [{"index": i, "object": "score", "score": found.score} for i, found in enumerate(scores)]
@@ -59,7 +59,7 @@ async def score(request: Request) -> Response:
 @router.post("/v1/rerank", **described("Documents in the order of their likeness to a query", schemas.RERANK))
 async def rerank(request: Request) -> Response:
     body = await _body(request, schemas.RERANK)
-    query = body.text("query")
+    query = body.filled_text("query")
     documents = [_document(item, i) for i, item in enumerate(body.items("documents"))]
     most = body.integer("top_n", 1, len(documents)) if "top_n" in body else len(documents)
     with_text = body.boolean("return_documents", True)
@@ -90,7 +90,7 @@ async def classify(request: Request) -> Response:
     texts, labels = body.texts("input"), body.texts("labels")
     options = {
         "template": body.optional_text("template"),
-        "calibrate": body.value("calibrate", True),
+        "calibrate": _calibration(body),
         "explain": body.boolean("explain", False),
     }
     client = state_of(request).registry.get(body.optional_text("model"))
@@ -137,9 +137,19 @@ def _pooling(body: Body) -> str:
     return body.one_of("pooling", schemas.POOLINGS, "mean")
 
 
+def _calibration(body: Body) -> bool | list[str]:
+    if isinstance(body.value("calibrate", True), bool):
+        return body.boolean("calibrate", True)
+    texts = body.items("calibrate")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidParameter("calibrate", f"expected true, false or a list of texts, got {show(text)}")
+    return texts
+
+
 def _document(item: Any, i: int) -> str:
     text = item.get("text") if isinstance(item, dict) and item.keys() == {"text"} else item
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text:
         raise InvalidParameter(f"documents[{i}]", f'expected text or {{"text": …}}, got {show(item)}')
     return text
 

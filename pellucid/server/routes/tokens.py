@@ -11,6 +11,8 @@ from pellucid.api import other_schemas as schemas
 from pellucid.api.body import Body
 from pellucid.api.sampling_schema import Schema
 from pellucid.errors import InvalidParameter
+from pellucid.fields import integer, show
+from pellucid.sampling_fields import MAX_TOKEN_ID
 from pellucid.server.bodies import read_object, without_unknown
 from pellucid.server.messages import RenderRequest
 from pellucid.server.openapi import described
@@ -18,6 +20,8 @@ from pellucid.server.sse import json_response, until_disconnected
 from pellucid.server.state import state_of
 
 router = APIRouter()
+_OF_TEXT = ("add_special_tokens", "add_special", "parse_special")
+_OF_MESSAGES = ("tools", "tool_choice", "add_generation_prompt", "chat_template_kwargs")
 
 
 @router.post("/tokenize", **described("The token ids of a text or of a conversation", schemas.TOKENIZE))
@@ -28,8 +32,12 @@ async def tokenize(request: Request) -> Response:
         raise InvalidParameter(
             "prompt", f"expected one of prompt, content and messages; got {' and '.join(given) or 'none'}"
         )
+    with_messages = given == ["messages"]
+    for name in _OF_TEXT if with_messages else _OF_MESSAGES:
+        if name in body:
+            raise InvalidParameter(name, f"does not go with {given[0]}")
     client = state_of(request).registry.get(body.optional_text("model"))
-    if given == ["messages"]:
+    if with_messages:
         _, token_ids = await until_disconnected(request.receive, client.render(_render_request(body)))
     else:
         text = body.text(given[0])
@@ -43,8 +51,10 @@ async def tokenize(request: Request) -> Response:
 async def detokenize(request: Request) -> Response:
     body = await _body(request, schemas.DETOKENIZE)
     tokens = body.required("tokens")
-    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-        raise InvalidParameter("tokens", "expected a list of token ids")
+    if not isinstance(tokens, list):
+        raise InvalidParameter("tokens", f"expected a list of token ids, got {show(tokens)}")
+    for token in tokens:
+        integer("tokens", token, 0, MAX_TOKEN_ID)
     client = state_of(request).registry.get(body.optional_text("model"))
     skip = body.boolean("skip_special_tokens", False)
     text = await until_disconnected(request.receive, client.detokenize(tokens, skip_special_tokens=skip))
