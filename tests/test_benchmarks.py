@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,21 @@ def test_jobs_are_the_same_for_every_engine() -> None:
     lengths = [len(job.prompt) - SHARED_TOKENS for job in work]
     assert USER_TOKENS[0] <= min(lengths) < max(lengths) <= USER_TOKENS[1]
     assert all(NEW_TOKENS[0] <= job.num_new <= NEW_TOKENS[1] for job in work)
+
+
+def test_the_proofs_run() -> None:
+    """With counts so small that they prove nothing; the library's own tests have sensible ones."""
+    script = [sys.executable, str(BENCHMARKS / "proof.py")]
+    small = subprocess.run(
+        [*script, "machine", "simulation", "cancels", "--scale", "0.001"], capture_output=True, text=True, check=True
+    )
+    assert re.findall(r'"(examples|seeds|leaked_blocks)": (\d+)', small.stdout) == [
+        ("examples", "2"),
+        ("seeds", "10"),
+        ("leaked_blocks", "0"),
+    ]
+    again = subprocess.run([*script, "--seed", "5"], capture_output=True, text=True, check=True).stdout
+    assert "req-0 arrives: " in again
+    unknown = subprocess.run([*script, "all"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 2
+    assert "there is no part all; expected some of machine, simulation" in unknown.stderr
