@@ -22,15 +22,20 @@ _NO_CALL_FIRST: Element = {"type": "regex", "pattern": r"(?s:[ \t\r\n]*([^{ \t\r
 _SAYS_MORE = frozenset({"additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"})
 
 
+_WHOLE = ("grammar", "gbnf")  # forms that cannot be a part of another one
+
 MAX_DEPTH = 36
 """Of the schemas that calls are held to: the form around them is nested, too, and has a limit of its own."""
+
+MAX_STYLED = 16 << 10
+"""Characters of schemas, as JSON, that are written in a style other than JSON: it makes three to four times as much."""
 
 
 class FormWriter:
     """Writes the form of a turn's answers.
 
     special: the texts of the vocabulary's special tokens; a marker that is none of them is ordinary text. plain: the
-    prompt asks for calls in JSON, whatever the style of the format.
+    prompt asks for calls in JSON, whatever the style of the format. Many tools are called in JSON, too.
     """
 
     def __init__(
@@ -39,7 +44,8 @@ class FormWriter:
         self._format = format
         self._toolbox = toolbox
         self._special = frozenset(special)
-        self._plain = plain
+        tools = () if toolbox is None else toolbox.tools
+        self._plain = plain or sum(len(json.dumps(tool.parameters)) for tool in tools) > MAX_STYLED
 
     def form(
         self, own: StructuredOutputs | None, reasoning: ReasoningFormat | None, prompt: str
@@ -49,6 +55,8 @@ class FormWriter:
         Raises InvalidParameter for what does not go together.
         """
         thought = None if reasoning is None else self._thought(reasoning, prompt)
+        if self._toolbox is None and own is not None and own.kind in _WHOLE and not _opens(reasoning, prompt):
+            return own
         body = self._body(own)
         if body is None or (thought is None and self._toolbox is None):
             return own
@@ -73,10 +81,9 @@ class FormWriter:
 
     def _thought(self, reasoning: ReasoningFormat, prompt: str) -> Element | None:
         """Reasoning and its end; None if the prompt has ended it."""
-        end = prompt.rstrip()
-        if end.endswith(reasoning.closer):
+        if prompt.rstrip().endswith(reasoning.closer):
             return None
-        is_open = end.endswith(reasoning.opener)
+        is_open = _opens(reasoning, prompt)
         begin = "" if is_open else self._edge(reasoning.opener)
         tag = {"type": "tag", "begin": begin, "content": {"type": "any_text"}, "end": self._edge(reasoning.closer)}
         thought = sequence(tag, _SPACE)
@@ -112,7 +119,7 @@ class FormWriter:
         """A tag: one call of `tool`."""
         held = tool.strict is not False if toolbox.forced else bool(tool.strict)
         schema = closed(tool.parameters) if held else {"type": "object"}
-        name = f"tools: the parameters of {tool.name}"
+        name = f"{tool.place}.parameters"
         if _is_deep(schema, MAX_DEPTH):
             raise InvalidParameter(
                 name, f"nested more than {MAX_DEPTH} deep, too deep for a grammar; strict: false allows it"
@@ -145,6 +152,11 @@ class FormWriter:
 
     def _edge(self, text: str) -> str | Element:
         return {"type": "token", "token": text} if text in self._special else text
+
+
+def _opens(reasoning: ReasoningFormat | None, prompt: str) -> bool:
+    """Whether an answer to `prompt` begins inside reasoning."""
+    return reasoning is not None and prompt.rstrip().endswith(reasoning.opener)
 
 
 def closed(parameters: dict[str, Any]) -> dict[str, Any]:

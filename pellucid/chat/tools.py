@@ -30,12 +30,14 @@ class Tool:
     """One function. `parameters` is the JSON schema of its arguments, `definition` the whole in OpenAI's form.
 
     strict: its arguments are to be held to the schema wherever it is called; False: nowhere, None: where it must be.
+    place: what errors call it.
     """
 
     name: str
     parameters: dict[str, Any]
     definition: dict[str, Any]
     strict: bool | None = None
+    place: str = "tools"
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def _tool(tool: Any, name: str) -> Tool:
         parameters,
         {"type": "function", "function": {"description": "", **function, "parameters": parameters}},
         function.get("strict"),
+        f"{name}.function",
     )
 
 

@@ -122,7 +122,7 @@ def test_what_does_not_go_together_is_refused_and_the_receipt_makes_the_answer_a
         with pytest.raises(InvalidParameter, match=named):
             ask(**settings)
     odd = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}
-    with pytest.raises(UnsupportedParameter, match=r"tools: the parameters of f: the keyword 'not'"):
+    with pytest.raises(UnsupportedParameter, match=r"tools\[0\].function.parameters: the keyword 'not'"):
         ask(odd)
     made = ask()
     again = SamplingParams(**made.receipt.sampling_params)

@@ -212,14 +212,31 @@ def test_another_form_beside_calls_and_after_reasoning(table: Any) -> None:
         assert not fits(table, text, None, None, own, "think", prompt="<think>\n")
     with pytest.raises(InvalidParameter, match="structured_outputs: tool_choice asks for calls"):
         form("hermes", toolbox("required"), number)
-    with pytest.raises(InvalidParameter, match="grammar: cannot stand beside tools"):
-        form("hermes", toolbox(), StructuredOutputs(grammar='start: "x"'))
+    lark = StructuredOutputs(grammar='start: "x"')
+    for arguments, prompt in ((("hermes", toolbox(), lark), ""), ((None, None, lark, "think"), "<think>\n")):
+        with pytest.raises(InvalidParameter, match="grammar: cannot stand beside tools or after reasoning"):
+            form(*arguments, prompt=prompt)
+    assert FormWriter(None, None, (), plain=False).form(lark, REASONING_FORMATS["think"], "assistant\n") is lark
 
 
 def test_tools_described_in_the_prompt_are_called_in_json(table: Any) -> None:
     text = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
     assert fits(table, text, "qwen3_coder", toolbox("required"), plain=True)
     assert not fits(table, text, "qwen3_coder", toolbox("required"))
+
+
+def test_many_tools_are_called_in_json(table: Any) -> None:
+    properties = {f"property_{i}": {"type": "string", "enum": ["a", "b"]} for i in range(8)}
+    tools = [
+        {"type": "function", "function": {"name": f"f{i}", "parameters": {"type": "object", "properties": properties}}}
+        for i in range(128)
+    ]
+    for name, begin, end in (
+        ("qwen3_coder", "<tool_call>\n", "\n</tool_call>"),
+        ("gemma4", "<|tool_call>", "<tool_call|>"),
+    ):
+        text = begin + '{"name": "f127", "arguments": {"property_7": "b"}}' + end
+        assert fits(table, text, name, toolbox("required", tools=tools))
 
 
 def test_what_a_schema_asks_for_and_a_grammar_cannot_do_is_refused_by_name(table: Any) -> None:
@@ -234,7 +251,7 @@ def test_what_a_schema_asks_for_and_a_grammar_cannot_do_is_refused_by_name(table
         {"properties": {"x": {"$ref": "https://x.y/z"}}},
     ):
         for name in FORMATS:
-            with pytest.raises((UnsupportedParameter, InvalidParameter), match="tools: the parameters of f"):
+            with pytest.raises((UnsupportedParameter, InvalidParameter), match=r"tools\[0\].function.parameters"):
                 grammar(table, **form(name, box(parameters)))
             assert grammar(table, **form(name, box(parameters, strict=False)))
 
