@@ -13,6 +13,7 @@ from pellucid.sampling_fields import MAX_TOKEN_ID, MAX_TOKENS, SAMPLERS
 from pellucid.structured_outputs import StructuredOutputs
 
 MAX_N = 128
+MAX_BEAM_WIDTH = 64
 MAX_LOGPROBS = 100
 MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1_024
@@ -31,10 +32,17 @@ _OFF: dict[str, dict[str, float]] = {
     "xtc": {"xtc_probability": 0},
 }
 
+# What beam search heeds.
+_WITH_BEAMS = {
+    "beam_width", "length_penalty", "n", "temperature", "seed", "max_tokens", "stop_token_ids", "ignore_eos",
+    "logprobs", "skip_special_tokens", "visible_token_ids", "include_stop_str_in_output",
+    "echo",
+}  # fmt: skip
+
 # Names that users of this field know and that we do not honour yet: refused, never ignored.
 PLANNED = frozenset({
-    "best_of", "use_beam_search", "beam_width", "length_penalty", "early_stopping", "echo", "guided_decoding",
-    "response_format", "grammar", "truncate_prompt_tokens", "detokenize", "spaces_between_special_tokens",
+    "use_beam_search", "early_stopping", "guided_decoding", "response_format", "grammar",
+    "truncate_prompt_tokens", "detokenize", "spaces_between_special_tokens",
 })  # fmt: skip
 
 LogitsProcessor = Callable[[Sequence[int], Sequence[int], Any], Any]
@@ -82,6 +90,12 @@ class SamplingParams:
     seed: 0 to 2^64 - 1. The same request with the same seed gives the same answer, whatever else runs. None draws one
         from the operating system; the receipt names it.
     n: independent answers, 1 to 128. Answer i with the same seed is always the same.
+    best_of: how many answers to make for the n that are returned: those of the highest cumulative log-probability,
+        best first (OpenAI, vLLM). A stream has them at its end. None: n.
+    beam_width: beam search for the n most probable answers with so many sequences at a time, up to 64, in place of
+        sampling; docs/sampling.md has the definition. A stream has them at its end. 0 is off.
+    length_penalty: with beam search, the score is the cumulative log-probability / (number of tokens) ^ length_penalty;
+        in [-10, 10].
     stop: string or strings that end the answer; the text before the first one to be completed is returned.
     stop_regex: regular expression or expressions that end the answer where a match is first complete, which is then
         treated as a stop string is. Python's syntax without what looks around (pellucid/stop_regex.py); a match has at
@@ -96,6 +110,8 @@ class SamplingParams:
     skip_special_tokens: leave control tokens out of the text.
     visible_token_ids: control tokens that stay in the text all the same.
     include_stop_str_in_output: keep the stop string, or the text of the stop token, at the end of the text.
+    echo: the text begins with that of the prompt, as its tokens spell it (control tokens as skip_special_tokens says);
+        log-probabilities of it are prompt_logprobs. Not for a chat, whose prompt the template writes.
     structured_outputs: the form that the answer must have (docs/structured-output.md); goes without min_tokens and
         ignore_eos.
     logits_processors: functions of your own, called one after the other for each token with the prompt's token ids, the
@@ -135,6 +151,9 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
     n: int = 1
+    best_of: int | None = None
+    beam_width: int = 0
+    length_penalty: float = 1.0
     stop: str | Sequence[str] = field(default=())
     stop_regex: str | Sequence[str] = field(default=())
     stop_token_ids: Sequence[int] = field(default=())
@@ -146,6 +165,7 @@ class SamplingParams:
     skip_special_tokens: bool = True
     visible_token_ids: Sequence[int] = field(default=())
     include_stop_str_in_output: bool = False
+    echo: bool = False
     structured_outputs: StructuredOutputs | Mapping[str, Any] | None = None
     logits_processors: Sequence[LogitsProcessor] = field(default=())
 
@@ -184,6 +204,10 @@ class SamplingParams:
         if self.seed is not None:
             self._set("seed", integer("seed", self.seed, 0, 2**64 - 1))
         self._set("n", integer("n", self.n, 1, MAX_N))
+        if self.best_of is not None:
+            self._set("best_of", integer("best_of", self.best_of, self.n, MAX_N))
+        self._set("beam_width", integer("beam_width", self.beam_width, 0, MAX_BEAM_WIDTH))
+        self._set("length_penalty", real("length_penalty", self.length_penalty, -10.0, 10.0))
         self._set("stop", sampling_fields.texts("stop", self.stop, MAX_STOP_STRINGS, MAX_STOP_LENGTH))
         self._set("stop_regex", sampling_fields.stop_regex(self.stop_regex))
         for name in ("stop_token_ids", "visible_token_ids"):
@@ -195,7 +219,7 @@ class SamplingParams:
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
                 self._set(name, integer(name, getattr(self, name), 0, MAX_LOGPROBS))
-        for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
+        for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output", "echo"):
             boolean(name, getattr(self, name))
         if isinstance(self.structured_outputs, Mapping):  # from a receipt
             self._set("structured_outputs", StructuredOutputs(**self.structured_outputs))
@@ -210,6 +234,11 @@ class SamplingParams:
     def penalises(self) -> bool:
         """Whether one of the three penalties is on."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+    @property
+    def is_contest(self) -> bool:
+        """Whether the answers are chosen among others, and not known before the end."""
+        return self.beam_width > 0 or (self.best_of is not None and self.best_of > self.n)
 
     def _refuse_contradictions(self) -> None:
         for name in [sampler for sampler in SAMPLERS if sampler not in self.samplers]:
@@ -235,6 +264,23 @@ class SamplingParams:
                 for parameter, off in _OFF[name].items():
                     if getattr(self, parameter) != off:
                         raise InvalidParameter(parameter, "mirostat chooses in place of it; switch one of them off")
+
+        if not self.beam_width and self.is_contest and self.temperature == 0:
+            raise InvalidParameter("best_of", "a temperature of 0 makes the same answer every time")
+        if self.beam_width:
+            self._refuse_what_beams_ignore()
+        elif self.length_penalty != 1:
+            raise InvalidParameter("length_penalty", "is about beam search; give a beam_width")
+
+    def _refuse_what_beams_ignore(self) -> None:
+        if self.n > self.beam_width:
+            raise InvalidParameter("n", f"beam search with a beam_width of {self.beam_width} finds no {self.n} answers")
+        if self.temperature not in (0, 1):
+            raise InvalidParameter("temperature", "beam search does not sample; leave it at 1, or say 0")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name not in _WITH_BEAMS and value != f.default:
+                raise InvalidParameter(f.name, "is about sampling, and beam search does not sample; leave one away")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for everybody but the validation

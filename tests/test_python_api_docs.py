@@ -22,7 +22,7 @@ def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out
     assert "Paris" in printed
     assert "but the context holds 512" in printed
-    assert "best_of: this sampling parameter is not supported yet" in printed
+    assert "early_stopping: this sampling parameter is not supported yet" in printed
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "sampling.md").read_text("utf-8")
 def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     for block in blocks:
         code = block.replace('LLM("smollm2")', f"LLM({str(smollm2_path)!r}, max_model_len=128)")
         exec(compile(code, "docs/sampling.md", "exec"), names)

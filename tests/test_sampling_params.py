@@ -103,6 +103,41 @@ def test_logits_processors_are_functions_and_shown_by_name() -> None:
             SamplingParams(logits_processors=bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"best_of": 2, "temperature": 0}, "best_of"),
+        ({"beam_width": 2, "n": 3}, "n"),
+        ({"beam_width": 2, "best_of": 2}, "best_of"),
+        ({"beam_width": 65}, "beam_width"),
+        ({"beam_width": 2, "temperature": 0.5}, "temperature"),
+        ({"beam_width": 2, "top_p": 0.9}, "top_p"),
+        ({"beam_width": 2, "stop": "x"}, "stop"),
+        ({"beam_width": 2, "stop_regex": "x"}, "stop_regex"),
+        ({"beam_width": 2, "logit_bias": {1: 1}}, "logit_bias"),
+        ({"beam_width": 2, "min_tokens": 1}, "min_tokens"),
+        ({"beam_width": 2, "prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"beam_width": 2, "logits_processors": [len]}, "logits_processors"),
+        ({"beam_width": 2, "structured_outputs": {"choice": ["a"]}}, "structured_outputs"),
+        ({"length_penalty": 2}, "length_penalty"),
+        ({"best_of": True}, "best_of"),
+        ({"echo": 1}, "echo"),
+    ],
+)
+def test_what_contests_cannot_have_is_refused_by_name(fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        SamplingParams(**fields)
+    assert caught.value.param == name
+
+
+def test_contests_are_known_as_such() -> None:
+    assert not SamplingParams(n=2, best_of=2).is_contest
+    assert not SamplingParams(best_of=1, temperature=0).is_contest
+    assert SamplingParams(n=2, best_of=3).is_contest
+    assert SamplingParams(beam_width=1, temperature=0, seed=3, max_tokens=5, logprobs=1).is_contest
+
+
 def test_stop_expressions_are_compiled_at_once() -> None:
     assert SamplingParams(stop_regex="a+").stop_regex == ("a+",)
     for bad in ("(", "a*", ["ok", r"\b"], "x" * 1025, ["a"] * 9, 5):

@@ -107,6 +107,8 @@ def parse_request(endpoint: str, body: Mapping[str, Any]) -> OpenAIRequest:
         prompts = checked_prompts("prompt", _taken(fields, "prompt"))
         fields.setdefault("max_tokens", COMPLETION_MAX_TOKENS)
     params = SamplingParams(**fields)
+    if stream and params.is_contest:
+        raise UnsupportedParameter("stream", "best_of and beam_width know no answer before the end; leave it out")
     return OpenAIRequest(
         endpoint, model, prompts, params, stream, stream_usage, priority, cache_salt, receipt, echo, chat
     )

@@ -19,7 +19,7 @@ MAX_PRIORITY = 1_000
 
 # OpenAI's names that are not honoured: refused, never ignored.
 REFUSED = frozenset({
-    "audio", "best_of", "function_call", "functions", "prediction", "reasoning_effort", "suffix", "verbosity",
+    "audio", "function_call", "functions", "prediction", "reasoning_effort", "suffix", "verbosity",
     "web_search_options",
 })  # fmt: skip
 

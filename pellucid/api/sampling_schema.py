@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pellucid.sampling import MAX_LOGPROBS, MAX_N, MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_WORDS
+from pellucid.sampling import MAX_BEAM_WIDTH, MAX_LOGPROBS, MAX_N, MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_WORDS
 from pellucid.sampling_fields import (
     MAX_ALLOWED_IDS,
     MAX_BREAKER_LENGTH,
@@ -147,6 +147,9 @@ SAMPLING: dict[str, Schema] = {
     },
     "seed": integer(0, 2**64 - 1, "the same request with the same seed gives the same answer"),
     "n": integer(1, MAX_N, "independent answers", default=1),
+    "best_of": integer(1, MAX_N, "answers to make, of which the n most probable are returned"),
+    "beam_width": integer(0, MAX_BEAM_WIDTH, "beam search in place of sampling; 0: off", default=0),
+    "length_penalty": number(-10, 10, "the larger, the better are long answers of beam search", default=1.0),
     "stop": {
         "anyOf": [
             {"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH},

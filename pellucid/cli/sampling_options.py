@@ -61,6 +61,9 @@ FLAGS = (
     Flag("--bad-word", "bad_words", "TEXT", "a text that the answer must not hold"),
     Flag("-r --stop --reverse-prompt", "stop", "TEXT", "end the answer where this text comes"),
     Flag("--stop-regex", "stop_regex", "TEXT", "end the answer where this regular expression first matches"),
+    Flag("--best-of", "best_of", "N", "make N answers, show the most probable; nothing is shown before the end"),
+    Flag("--beam-width", "beam_width", "N", "look for the most probable answer with N beams, in place of sampling"),
+    Flag("--length-penalty", "length_penalty", "X", "beams: the larger, the better are long answers"),
     Flag("--ignore-eos", "ignore_eos", "", "go on after the model's end token"),
 )
 
@@ -68,11 +71,13 @@ MANY_ANSWERS = (
     Flag("--n", "n", "N", "so many independent answers, with --json"),
     Flag("--logprobs", "logprobs", "N", "log-probabilities of the tokens and of the N most likely ones, with --json"),
     Flag("--prompt-logprobs", "prompt_logprobs", "N", "the same for the prompt, with --json"),
+    Flag("--echo", "echo", "", "put the prompt before the answer, with --json and --raw"),
 )
 """What `run` has besides: more than an answer's text."""
 
 PREFERRED: Mapping[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
-"""Defaults of these commands where SamplingParams has others; llama.cpp's. --samplers and --mirostat replace them."""
+"""Defaults of these commands where SamplingParams has others; llama.cpp's. --samplers, --mirostat and --beam-width
+replace them."""
 
 
 def add(parser: argparse.ArgumentParser, flags: Sequence[Flag] = FLAGS) -> None:
@@ -97,7 +102,9 @@ def sampling_params(args: argparse.Namespace, form: StructuredOutputs | None = N
             del given[name]
     if "logit_bias" in given:
         given["logit_bias"] = dict(given["logit_bias"])
-    used = set(given.get("samplers", SAMPLERS)) - ({"top_k", "top_p", "min_p"} if given.get("mirostat") else set())
+    used = set() if given.get("beam_width") else set(given.get("samplers", SAMPLERS))
+    if given.get("mirostat"):
+        used -= {"top_k", "top_p", "min_p"}
     preferred = {name: value for name, value in PREFERRED.items() if name in used}
     return SamplingParams(**preferred | given, structured_outputs=form)
 

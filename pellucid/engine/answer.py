@@ -31,8 +31,10 @@ class AnswerText:
         expressions: Sequence[str] = (),
         *,
         include_stop: bool = False,
+        echo: str = "",
     ) -> None:
-        self.text = ""
+        """`echo` is text that comes before the answer's; nothing is looked for in it."""
+        self.text = echo
         self._decoder = decoder
         self._include_stop = include_stop
         self._matchers: list[_Matcher | RegexMatcher] = [_Matcher(stop) for stop in stops]

@@ -8,6 +8,7 @@ from pellucid.chat.parser import AnswerParser
 from pellucid.chat.turn import Turn
 from pellucid.engine.outputs import CompletionOutput, RequestOutput, StreamChunk
 from pellucid.engine.request import Request
+from pellucid.errors import InvalidParameter
 from pellucid.sampling import SamplingParams
 from pellucid.structured_outputs import StructuredOutputs
 
@@ -17,6 +18,8 @@ def chat_params(params: SamplingParams, turn: Turn) -> SamplingParams:
 
     Raises InvalidParameter for what does not go together with calls or reasoning.
     """
+    if params.echo:
+        raise InvalidParameter("echo", "a chat's prompt is the template's; use generate()")
     own = params.structured_outputs
     assert own is None or isinstance(own, StructuredOutputs)
     return replace(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from time import perf_counter
 
 from pellucid.cache.prefix import BlockHashes
 from pellucid.engine.answer import AnswerText
+from pellucid.engine.beams import BeamSearch, BestTokens
+from pellucid.engine.contest import BestOf
 from pellucid.engine.random import derive_seed, fresh_seed
 from pellucid.engine.readout import Readout
 from pellucid.engine.request import Request, Times
@@ -43,7 +45,10 @@ class Intake:
     def requests(
         self, prompt_token_ids: Sequence[int], params: SamplingParams, *, priority: int, tenant: str, cache_salt: str
     ) -> list[Request]:
-        """A Request for each of `params.n`. Raises what `Engine.add_request` says."""
+        """A Request for each of `params.n`; where they have a contest, its members are what is to be scheduled.
+
+        Raises what `Engine.add_request` says.
+        """
         prompt = self.validate(prompt_token_ids, params)
         priority = integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
         for name, text in (("tenant", tenant), ("cache_salt", cache_salt)):
@@ -57,13 +62,34 @@ class Intake:
             seed = params.seed
         else:
             seed = fresh_seed() if self._seed is None else derive_seed(self._seed, number)
-        requests = [self._request(f"req-{number}", index, prompt, params, seed) for index in range(params.n)]
+        own = _Own(f"req-{number}", priority, tenant, cache_salt, grammar)
+        if params.beam_width:
+            return self._beam_search(own, prompt, params, seed)
+        if params.best_of is None or params.best_of == params.n:
+            return self._answers(own, prompt, params, seed, params.n)
+        scored = replace(params, logprobs=params.logprobs or 0, n=1, best_of=None)
+        answers = [self._request(own.id, index, prompt, params, seed) for index in range(params.n)]
+        BestOf(answers, self._answers(own, prompt, scored, seed, params.best_of))
+        return answers
+
+    def _answers(self, own: _Own, prompt: list[int], params: SamplingParams, seed: int, count: int) -> list[Request]:
+        """`count` requests for independent answers, to be scheduled."""
+        requests = [self._request(own.id, index, prompt, params, seed) for index in range(count)]
         for request in requests:
-            request.priority, request.tenant = priority, tenant
-            request.block_hashes = BlockHashes(salt=cache_salt)
+            own.mark(request)
             request.leader = None if request is requests[0] else requests[0]
-            request.grammar = grammar
         return requests
+
+    def _beam_search(self, own: _Own, prompt: list[int], params: SamplingParams, seed: int) -> list[Request]:
+        def make_member(index: int, token_ids: list[int], readout: BestTokens) -> Request:
+            request = self._request(own.id, index, token_ids, SamplingParams(max_tokens=1), seed)
+            request.readout = readout
+            own.mark(request)
+            return request
+
+        answers = [self._request(own.id, index, prompt, params, seed) for index in range(params.n)]
+        BeamSearch(answers, self._end_token_ids(params), self._tokenizer, make_member)
+        return answers
 
     def reading(self, prompt_token_ids: Sequence[int], readout: Readout) -> Request:
         """A Request that generates nothing. Raises what `Engine.add_readout` says."""
@@ -114,7 +140,6 @@ class Intake:
     def _request(self, id: str, index: int, prompt: list[int], params: SamplingParams, seed: int) -> Request:
         if index > 0:
             params = replace(params, prompt_logprobs=None)  # the same for every answer: the first one's are reported
-        end_token_ids = set(params.stop_token_ids) | (set() if params.ignore_eos else self._tokenizer.eos_token_ids)
         return Request(
             id=id,
             index=index,
@@ -126,7 +151,7 @@ class Intake:
                 params,
                 seed=seed,
                 index=index,
-                end_token_ids=frozenset(t for t in end_token_ids if t < self._vocab_size),
+                end_token_ids=self._end_token_ids(params),
                 prompt_token_ids=prompt,
                 tokenizer=self._tokenizer,
             ),
@@ -140,6 +165,27 @@ class Intake:
                 params.stop,
                 params.stop_regex,
                 include_stop=params.include_stop_str_in_output,
+                echo=self._tokenizer.decode(prompt, skip_special=params.skip_special_tokens) if params.echo else "",
             ),
             times=Times(arrived=perf_counter()),
         )
+
+    def _end_token_ids(self, params: SamplingParams) -> frozenset[int]:
+        ids = {*params.stop_token_ids, *(() if params.ignore_eos else self._tokenizer.eos_token_ids)}
+        return frozenset(token for token in ids if token < self._vocab_size)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What all sequences of one request have in common."""
+
+    id: str
+    priority: int
+    tenant: str
+    cache_salt: str
+    grammar: Future[NewMatcher] | None
+
+    def mark(self, request: Request) -> None:
+        request.priority, request.tenant = self.priority, self.tenant
+        request.block_hashes = BlockHashes(salt=self.cache_salt)
+        request.grammar = self.grammar

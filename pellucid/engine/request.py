@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pellucid.cache.prefix import BlockHashes
 from pellucid.engine.answer import AnswerText
@@ -13,6 +13,9 @@ from pellucid.engine.readout import Readout
 from pellucid.engine.sampler import RowSampler
 from pellucid.sampling import SamplingParams
 from pellucid.structured.compiler import NewMatcher
+
+if TYPE_CHECKING:
+    from pellucid.engine.contest import Contest
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -39,7 +42,9 @@ class Request:
     cache. `leader` is the first answer to the same prompt, whose prompt the others use. `draft_token_ids` are guesses
     of what follows `token_ids`, verified by the next step that has room for them. `grammar` makes the constraint that
     its tokens must follow; None when there is none, or as soon as the sampler has it. One with a `readout` generates
-    nothing: it ends when that has all the rows it wants, and its sampler and text are never used.
+    nothing: it ends when that has all the rows it wants, and its sampler and text are never used. One that belongs to a
+    `contest` is either one of its answers or one of its members, whose tokens may be lost: `num_lost_tokens`, counted
+    with the first answer.
     """
 
     id: str
@@ -67,6 +72,8 @@ class Request:
     stop_reason: int | str | None = None
     error: str | None = None
     times: Times = field(default_factory=Times)
+    contest: Contest | None = None
+    num_lost_tokens: int = 0
 
     @property
     def key(self) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from pellucid.sampling import SamplingParams
 def build_result(model: LoadedModel, prompt: str | None, requests: list[Request]) -> RequestOutput:
     """The result of one prompt from its finished requests, one for each of n."""
     first = requests[0]
-    completion_tokens = sum(r.num_output_tokens for r in requests)
+    completion_tokens = sum(r.num_output_tokens + r.num_lost_tokens for r in requests)
     return RequestOutput(
         request_id=first.id,
         prompt=prompt,

@@ -63,6 +63,8 @@ def sampler_settings(vocab_size: int) -> list[dict[str, Any]]:
         {"temperature": 1.0, "logits_processors": [_alternate]},
         {"temperature": 1.0, "stop": ["ing", "zz"], "stop_token_ids": [5, 6, 7]},
         {"temperature": 1.0, "stop_regex": ["[a-e]{3}"]},
+        {"temperature": 1.0, "best_of": 4},
+        {"beam_width": 3, "length_penalty": 0.5},
     ]
     forms: list[dict[str, Any]] = [
         {"json": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}}},
@@ -110,7 +112,7 @@ def make_workload(
             max_tokens=rng.randint(4, max(4, min(40, max_model_len // 4))),
             ignore_eos="structured_outputs" not in own and rng.random() < 0.5,
             logprobs=rng.choice([0, 1, 2, 3]),
-            prompt_logprobs=rng.choice([None, None, None, 2]),
+            prompt_logprobs=None if "beam_width" in own else rng.choice([None, None, None, 2]),
         )
         prompt = tokens(max_model_len // 4)
         if rng.random() < 2 / 3:

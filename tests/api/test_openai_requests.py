@@ -103,7 +103,7 @@ def test_what_is_wrong_is_named(fields: Any, name: str) -> None:
     assert caught.value.param == name
 
 
-@pytest.mark.parametrize("name", ["functions", "audio", "suffix", "prediction", "best_of"])
+@pytest.mark.parametrize("name", ["functions", "audio", "suffix", "prediction"])
 def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         completion(**{name: "x"})
@@ -116,6 +116,14 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
 def test_values_that_ask_for_more(fields: Any) -> None:
     with pytest.raises(UnsupportedParameter):
         chat(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"best_of": 3}, {"n": 2, "beam_width": 4}])
+def test_what_is_known_at_the_end_is_not_streamed(fields: Any) -> None:
+    assert completion(**fields).params.is_contest
+    with pytest.raises(UnsupportedParameter) as caught:
+        completion(**fields, stream=True)
+    assert caught.value.param == "stream"
 
 
 @pytest.mark.parametrize("prompt", [None, 5, [], {"a": 1}, ["a"] * 3000])

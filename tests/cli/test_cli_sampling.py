@@ -63,6 +63,7 @@ def test_what_replaces_the_usual_samplers_does_so() -> None:
     assert params("--mirostat 2 --mirostat-ent 4 --mirostat-lr 0.2") == SamplingParams(
         temperature=0.8, mirostat=2, mirostat_tau=4, mirostat_eta=0.2
     )
+    assert params("--beam-width 4 --length-penalty 2 --n 3") == SamplingParams(beam_width=4, length_penalty=2, n=3)
     assert params("--samplers 'top_k;temperature'") == SamplingParams(
         samplers=("top_k", "temperature"), top_k=40, temperature=0.8
     )

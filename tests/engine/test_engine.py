@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.fake_model import END_OF_TURN, EOS, VOCAB_SIZE, ByteTokenizer, FakeProgram, continuing, hashed, one_hot
+from support.fake_model import (
+    BOS,
+    END_OF_TURN,
+    EOS,
+    VOCAB_SIZE,
+    ByteTokenizer,
+    FakeProgram,
+    continuing,
+    hashed,
+    one_hot,
+)
 
 from pellucid.config import EngineConfig
 from pellucid.engine.engine import Engine
@@ -81,6 +91,17 @@ def test_stop_expressions() -> None:
     assert (r.text.text, r.finish_reason, r.stop_reason) == (" a 1", "stop", r"\nQ\d*:")
     later = answer("x1x2x3", "x", stop_regex=r"\d", min_tokens=2, include_stop_str_in_output=True)
     assert later.text.text == "1x2"
+
+
+def test_echo_puts_the_prompt_before_the_answer_and_stops_nowhere_in_it() -> None:
+    r = answer("Hi there", "Hi", echo=True, stop=["H", "er"])
+    assert (r.text.text, r.stop_reason) == ("Hi th", "er")
+    engine = make()
+    for fields in ({"n": 2, "best_of": 3, "temperature": 1, "seed": 1}, {"beam_width": 2, "n": 2}):
+        params = SamplingParams(echo=True, max_tokens=3, **fields)  # type: ignore[arg-type]
+        requests = engine.add_request([BOS, *b"abc"], params)
+        finish(engine)
+        assert all(r.text.text.startswith("abc") for r in requests)
 
 
 def test_a_logits_processor_that_fails_ends_its_own_request_only() -> None:

@@ -92,7 +92,7 @@ def test_every_sampler_is_in_the_workload() -> None:
     """A new parameter that has a say in which token comes next must be added to it."""
     used = {name for settings in sampler_settings(300) for name in settings}
     given_to_all = {"seed", "n", "max_tokens", "ignore_eos", "logprobs", "prompt_logprobs"}
-    of_the_text_alone = {"skip_special_tokens", "include_stop_str_in_output", "visible_token_ids"}
+    of_the_text_alone = {"skip_special_tokens", "include_stop_str_in_output", "visible_token_ids", "echo"}
     defaults = {"xtc_threshold", "mirostat_tau", "mirostat_eta"}
     assert {f.name for f in fields(SamplingParams)} - used - defaults == given_to_all | of_the_text_alone
 
