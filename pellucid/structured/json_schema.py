@@ -34,6 +34,7 @@ from pellucid.structured.limits import (
     MAX_LENGTH,
     MAX_NUMBER,
     MAX_PATTERNS,
+    MAX_PROPERTIES,
     MIN_NUMBER,
 )
 from pellucid.structured.regex import translate
@@ -335,6 +336,8 @@ class _Schema:
             return list(dict.fromkeys(value))
         if not isinstance(value, dict):
             self._fail(name, path, "expected an object of schemas")
+        if len(value) > MAX_PROPERTIES:
+            self._fail(name, path, f"expected at most {MAX_PROPERTIES:,}")
         parts = {key: self._convert(part, f"{path}/{_escape(key)}", None) for key, part in value.items()}
         if name == "properties":
             return parts

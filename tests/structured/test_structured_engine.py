@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.tiny_model import write_tiny_model
 
@@ -103,6 +104,49 @@ def test_what_cannot_be_enforced_is_refused_at_the_call_and_a_neighbour_answers_
     both = llm.generate(["canary", "A person:"], [plain, person()])
     assert both[0].token_ids == alone.token_ids
     assert json.loads(both[1].text)
+
+
+def without_a(prompt: Any, answer: Any, logits: Any) -> None:
+    logits[ord("a")] = -np.inf
+
+
+@pytest.mark.parametrize(
+    ("regex", "more", "expected"),
+    [
+        ("a{10}", {"stop": ["aaa"]}, ("stop", "")),
+        ("a{10}", {"stop": ["aaa"], "include_stop_str_in_output": True}, ("stop", "aaa")),
+        ("a{10}", {"stop_token_ids": [ord("a")]}, ("stop", "")),
+        ("a{0,10}", {"logit_bias": {ord("a"): -100}}, ("stop", "")),
+        ("[ab]{10}", {"bad_words": ["aa", "bb"]}, ("stop", None)),
+        ("[ab]{5}", {"logits_processors": [without_a]}, ("stop", "bbbbb")),
+        ("a{10}", {"bad_words": ["aa"]}, ("error", "a")),
+        ("a{10}", {"no_repeat_ngram_size": 2}, ("error", "aa")),
+        ("a{10}", {"allowed_token_ids": [ord("b")]}, ("error", "")),
+        ("a{5}", {"logits_processors": [without_a]}, ("error", "")),
+    ],
+)
+def test_what_else_ends_an_answer_or_forbids_tokens(
+    llm: LLM, regex: str, more: dict[str, Any], expected: tuple[str, str | None]
+) -> None:
+    form = StructuredOutputs(regex=regex)
+    no_pair = {256: -100.0}  # "ab" is one token of this model, "aa" is none
+    params = {"logit_bias": no_pair, **more}
+    [result] = llm.generate("x", SamplingParams(structured_outputs=form, max_tokens=30, seed=1, **params))
+    reason, text = expected
+    assert result.finish_reason == reason
+    assert text is None or result.text == text
+    if text is None:
+        assert result.text in ("ababababab", "bababababa")
+
+
+def test_logprobs_are_those_of_the_model(llm: LLM) -> None:
+    free, held = (
+        llm.generate("x", SamplingParams(structured_outputs=form, max_tokens=1, temperature=0, logprobs=2))[0]
+        for form in (None, StructuredOutputs(choice=["\u0007"]))
+    )
+    best, own = (dict(result.outputs[0].logprobs[0]) for result in (free, held))
+    assert own.pop(7).rank > 2
+    assert {token: own[token] for token in own} == {token: best[token] for token in own}
 
 
 @pytest.mark.parametrize("contradiction", [{"min_tokens": 3}, {"ignore_eos": True}])
