@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--add-model", metavar="NAME=MODEL", action="append", default=[], help=text)
     text = "Jinja template, or a file with one, in place of the model's"
     parser.add_argument("--chat-template", metavar="TEMPLATE", help=text)
+    text = "load the models of --add-model by the first request for them"
+    parser.add_argument("--on-demand", action="store_true", help=text)
     options.add_engine(parser)
     group = parser.add_argument_group("load")
     text = "most answers computed at the same time (default: %(default)s)"
@@ -125,7 +127,12 @@ def _models(args: argparse.Namespace) -> list[ServedModel]:
     }
     templates = {name: options.text_or_file(args.chat_template)}
     return [
-        ServedModel(each, {"model": model, **common, "chat_template": templates.get(each)}) for each, model in wanted
+        ServedModel(
+            each,
+            {"model": model, **common, "chat_template": templates.get(each)},
+            on_demand=args.on_demand and each != name,
+        )
+        for each, model in wanted
     ]
 
 

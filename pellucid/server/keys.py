@@ -5,6 +5,7 @@ A keys file is TOML, a table for each key:
     [[key]]
     name = "alice"                   # in the log, and whose share of the engine a request takes
     key = "sk-…"                     # or key_sha256 = "…", the SHA-256 of the key in hexadecimal
+    admin = false                    # may load and unload models
     priority = 0                     # served before larger numbers; requests may ask for a larger one, never a smaller
     max_concurrent_requests = 16     # default: no limit
     requests_per_minute = 600        # default: no limit
@@ -25,7 +26,7 @@ from time import monotonic
 from typing import Any
 
 from pellucid.errors import InvalidParameter
-from pellucid.fields import integer, show
+from pellucid.fields import boolean, integer, show
 from pellucid.server.errors import HttpError
 
 MAX_FILE_NBYTES = 1 << 20
@@ -33,7 +34,7 @@ MAX_KEYS = 10_000
 MIN_KEY_CHARS = 8
 MAX_PRIORITY = 1_000
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_FIELDS = ("name", "key", "key_sha256", "priority", "max_concurrent_requests", "requests_per_minute")
+_FIELDS = ("name", "key", "key_sha256", "admin", "priority", "max_concurrent_requests", "requests_per_minute")
 
 
 @dataclass
@@ -45,6 +46,7 @@ class ApiKey:
     priority: int = 0
     max_concurrent_requests: int | None = None
     requests_per_minute: int | None = None
+    admin: bool = False
     num_running: int = 0
     recent: deque[float] = field(default_factory=deque, repr=False)  # when the requests of the last minute came
 
@@ -105,7 +107,7 @@ def load_keys(path: Path | None, api_key: str | None) -> KeyRing:
     """The keys of a file, and one more named "default". Raises InvalidParameter."""
     keys = [] if path is None else _read_file(path)
     if api_key is not None:
-        keys.append(ApiKey("default", _digest("api_key", {"key": api_key})))
+        keys.append(ApiKey("default", _digest("api_key", {"key": api_key}), admin=True))
     return KeyRing(keys)
 
 
@@ -175,7 +177,8 @@ def _key(table: Any, where: str) -> ApiKey:
         if limit in table
     }
     priority = integer(f"{where}.priority", table.get("priority", 0), -MAX_PRIORITY, MAX_PRIORITY)
-    return ApiKey(name, _digest(where, table), priority, **limits)
+    admin = boolean(f"{where}.admin", table.get("admin", False))
+    return ApiKey(name, _digest(where, table), priority, admin=admin, **limits)
 
 
 def _digest(where: str, table: Mapping[str, Any]) -> bytes:

@@ -36,7 +36,7 @@ ERROR = closed(
 _ERRORS = {
     400: "The body is not sound JSON, or a field has a value that is not allowed; it is named",
     401: "No API key, or an unknown one",
-    403: "A web page of an origin that is not allowed",
+    403: "A web page of an origin that is not allowed, or a key that may not do this",
     404: "No such model, or no such path",
     408: "The request did not come in time",
     413: "The body is too large",

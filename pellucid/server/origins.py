@@ -72,7 +72,7 @@ class Origins:
 
 PREFLIGHT: list[Header] = [
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
-    (b"access-control-allow-headers", b"authorization, content-type, x-api-key, anthropic-version, x-stainless-*"),
+    (b"access-control-allow-headers", b"authorization, content-type, x-api-key, *"),
     (b"access-control-max-age", b"600"),
 ]
 

@@ -88,6 +88,19 @@ def test_keys_have_names_limits_and_priorities(guarded: Http) -> None:
     assert guarded.post(CHAT, json=body, headers=ALICE).status_code == 200
 
 
+def test_only_admins_load_and_unload_models(guarded: Http, http: Http) -> None:
+    body = {"model": "m"}
+    answer = guarded.post("/models/unload", json=body, headers=ALICE)
+    assert (answer.status_code, error_of(answer)["code"]) == (403, "not_an_admin")
+    admin = {"x-api-key": "from-the-environment"}
+    assert guarded.post("/models/unload", json=body, headers=admin).json()["state"] == "unloaded"
+    assert guarded.post("/models/load", json=body, headers=admin).json()["state"] == "ready"
+    assert http.post("/models/unload", json=body).status_code == 200, "on loopback and without keys, everyone is"
+    with Http(ScriptedClient(), host="0.0.0.0") as open_to_all:
+        assert open_to_all.post("/models/unload", json=body).status_code == 403
+    assert error_of(http.post("/models/load", json={"model": "../x"}))["code"] == "model_not_found"
+
+
 @pytest.mark.parametrize(
     "text",
     [

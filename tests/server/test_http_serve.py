@@ -159,9 +159,19 @@ def test_what_cannot_be_served_is_said(story_path: Path, tmp_path: Path) -> None
 
 
 def test_two_models(story_path: Path) -> None:
-    with Server(str(story_path), "--served-model-name", "one", "--add-model", f"two={story_path}") as server:
+    arguments = ["--served-model-name", "one", "--add-model", f"two={story_path}", "--on-demand"]
+    with Server(str(story_path), *arguments) as server:
+        assert len(server.children()) == 1
         answers = [complete(server.url, model=name).json() for name in ("one", "two")]
         assert [answer["model"] for answer in answers] == ["one", "two"]
         assert answers[0]["choices"] == answers[1]["choices"]
         error = complete(server.url)
         assert (error.status_code, error.json()["error"]["param"]) == (400, "model")
+        assert len(engines := server.children()) == 2
+        answer = httpx.post(f"{server.url}/models/unload", json={"model": "one"})
+        assert (answer.status_code, answer.json()["state"]) == (200, "unloaded")
+        assert len(server.children()) == 1
+        assert server.children()[0] in engines
+        assert complete(server.url, model="one").status_code == 503
+        assert httpx.post(f"{server.url}/models/load", json={"model": "one"}, timeout=60).status_code == 200
+        assert complete(server.url, model="one").json()["choices"] == answers[0]["choices"]

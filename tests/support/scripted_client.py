@@ -133,6 +133,13 @@ class ScriptedRegistry:
     def __init__(self, *clients: ScriptedClient) -> None:
         self.clients = {client.name: client for client in clients}
         self.names = {client.name: client.name for client in clients}
+        self._all = dict(self.clients)
+
+    async def load(self, name: str) -> None:
+        self.clients[name] = self._all[name]
+
+    async def unload(self, name: str) -> None:
+        self.clients.pop(name, None)
 
     def get(self, name: str | None) -> ScriptedClient:
         if name is None and len(self.clients) == 1:
