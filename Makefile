@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak proof check bench bench-peers bench-many bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
+.PHONY: help run test soak faults proof check bench bench-peers bench-many bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +31,9 @@ soak: setup-dev ## the tests whose counts can be raised, with large counts
 
 proof: setup-dev ## the proofs of scheduler, cache and invariance with large counts; writes a result file (PARTS=…)
 	@$(PY) benchmarks/proof.py $(PARTS)
+
+faults: setup-dev ## every kind of fault of a server, five times each; wants a quiet machine
+	@$(PY) -m pytest --soak -rP tests/server/test_faults.py
 
 check: setup-dev ## lint, format, types, C++ format, import direction
 	@$(VENV)/bin/ruff check .

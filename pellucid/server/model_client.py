@@ -248,7 +248,7 @@ class ModelClient:
             case "failed":
                 return EngineFailed(f"{self.name} cannot be loaded: {self.failure}")
             case "closed":
-                return EngineUnavailable(f"{self.name} is being unloaded or the server is being stopped")
+                return EngineUnavailable(f"{self.name} is being unloaded or the server is being stopped", retry_after=5)
         return EngineRestarting(
             f"the engine of {self.name} was lost while it answered this request; it is being started again",
             self._supervisor.retry_after,

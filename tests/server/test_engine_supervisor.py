@@ -75,15 +75,15 @@ def test_a_lost_engine_costs_started_requests_a_503_and_queued_ones_nothing(
         async with serving(path, max_num_seqs=1) as client:
             assert (await whole(client, asked("before"))).outputs == expected["before"]
             totals = client.stats
-            tenant = f"fault:{how}" if how == "crash" else ""
-            if tenant:
-                running = asyncio.ensure_future(whole(client, asked("x", tenant=tenant, **LONG)))
+            inside = how == "crash"
+            if inside:
+                running = asyncio.ensure_future(whole(client, asked("x", fault=how, **LONG)))
             else:
-                running, _ = await begun(client, tenant="fault:sleep:0.02", **LONG)
+                running, _ = await begun(client, fault="sleep:0.02", **LONG)
             queued = asyncio.ensure_future(whole(client, asked("queued")))
             await asyncio.sleep(0.05)
             lost_at = asyncio.get_running_loop().time()
-            if not tenant:
+            if not inside:
                 os.kill(engine_of(client), getattr(signal, how))
             with pytest.raises(EngineRestarting) as caught:
                 await running
@@ -106,7 +106,7 @@ def test_a_request_that_kills_every_engine_is_asked_twice_at_most(path: Path, ex
     async def poison() -> None:
         async with serving(path, policy=replace(QUICK, max_crashes=10)) as client:
             # It takes the engine down before anybody knows that it has begun: each time with its first token unsent.
-            request = asked("y", tenant="fault:early-crash", stream=False)
+            request = asked("y", fault="early-crash", stream=False)
             with pytest.raises(EngineRestarting):
                 await whole(client, request)
             assert (await whole(client, asked("after"))).outputs == expected["after"]
@@ -170,7 +170,7 @@ def test_a_command_that_does_not_exist_is_an_error_at_once(path: Path) -> None:
 def test_work_without_steps_is_stalled_and_ready_again_when_it_moves(path: Path, expected: dict[str, Any]) -> None:
     async def stall() -> None:
         async with serving(path) as client:
-            asleep = asyncio.ensure_future(whole(client, asked("x", tenant="fault:sleep:1", max_tokens=4)))
+            asleep = asyncio.ensure_future(whole(client, asked("x", fault="sleep:1", max_tokens=4)))
             await until(lambda: client.state == "stalled")
             beside = asyncio.ensure_future(whole(client, asked("queued")))
             await asleep
@@ -186,7 +186,7 @@ def test_long_work_with_steps_and_no_work_at_all_are_not_stalled(path: Path) -> 
         states = set()
         async with serving(path, prefill_chunk=1) as client:
             loop = asyncio.get_running_loop()
-            long = asked("z" * 200, tenant="fault:sleep:0.1", max_tokens=9)
+            long = asked("z" * 200, fault="sleep:0.1", max_tokens=9)
             work = asyncio.gather(*(whole(client, long) for _ in "abc"))
             while not work.done():
                 states.add(client.state)
@@ -204,7 +204,7 @@ def test_long_work_with_steps_and_no_work_at_all_are_not_stalled(path: Path) -> 
 def test_a_step_that_never_ends_is_killed(path: Path, expected: dict[str, Any]) -> None:
     async def hang() -> None:
         async with serving(path, policy=replace(QUICK, hung_after=0.6)) as client:
-            running, _ = await begun(client, tenant="fault:sleep:60", **LONG)
+            running, _ = await begun(client, fault="sleep:60", **LONG)
             with pytest.raises(EngineRestarting):
                 await running
             assert (await whole(client, asked("after"))).outputs == expected["after"]
@@ -231,9 +231,9 @@ def test_a_failed_step_or_request_ends_with_an_error_and_the_engine_goes_on(
         async with serving(path) as client:
             if fault == "panic":  # of the thread that steps: nothing is known of its state any more
                 with pytest.raises(EngineRestarting):
-                    await whole(client, asked("x", tenant="fault:panic"))
+                    await whole(client, asked("x", fault="panic"))
             else:
-                [output] = (await whole(client, asked("x", tenant=f"fault:{fault}"))).outputs
+                [output] = (await whole(client, asked("x", fault=fault))).outputs
                 assert output.finish_reason == "error"
                 assert "secret" not in (output.error or "")
             assert (await whole(client, asked("after"))).outputs == expected["after"]

@@ -49,7 +49,7 @@ def test_models_are_found_by_name_loaded_on_demand_and_unloaded_when_nobody_uses
         assert answers[0].outputs == answers[1].outputs
         assert len(children() - before) == 2
 
-        running = asyncio.ensure_future(whole(first, asked("b", tenant="fault:sleep:0.01", max_tokens=60)))
+        running = asyncio.ensure_future(whole(first, asked("b", fault="sleep:0.01", max_tokens=60)))
         await until(lambda: first.num_calls == 1)
         unloading = asyncio.ensure_future(models.unload("first"))
         again = asyncio.ensure_future(models.unload("default"))
@@ -83,7 +83,7 @@ def test_closing_while_a_model_is_loaded_or_unloaded_leaves_nothing(path: Path) 
         models.start()
         await models.attach()
         await models.clients["first"].ready()
-        running = asyncio.ensure_future(whole(models.get("first"), asked(tenant="fault:sleep:1", max_tokens=200)))
+        running = asyncio.ensure_future(whole(models.get("first"), asked(fault="sleep:1", max_tokens=200)))
         await until(lambda: models.get("first").num_calls == 1)
         unloading = asyncio.ensure_future(models.unload("first"))
         models.get("second")

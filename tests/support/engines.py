@@ -35,9 +35,11 @@ async def serving(path: Path, *options: str, policy: Policy = QUICK, **settings:
         await client.close()
 
 
-def asked(prompt: str = "Hello", *, stream: bool = True, tenant: str = "", **params: Any) -> GenerateRequest:
+def asked(prompt: str = "Hello", *, stream: bool = True, fault: str = "", **params: Any) -> GenerateRequest:
+    """`fault` is one of faulty_engine.py."""
     settings: dict[str, Any] = {"temperature": 2.0, "seed": 1, "ignore_eos": True, "max_tokens": 30, **params}
-    return GenerateRequest(prompt=prompt, params=SamplingParams(**settings), stream=stream, tenant=tenant)
+    settings |= {"stop": [f"fault:{fault}"]} if fault else {}
+    return GenerateRequest(prompt=prompt, params=SamplingParams(**settings), stream=stream)
 
 
 async def whole(client: ModelClient, request: GenerateRequest) -> RequestOutput:

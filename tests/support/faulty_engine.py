@@ -1,10 +1,11 @@
-"""An engine process that misbehaves when a request asks for it, by its tenant: "fault:crash", "fault:sleep:0.5" …
+"""An engine process that misbehaves when a request asks for it, by a stop string: "fault:crash", "fault:sleep:0.5" …
 
 It wraps the real one: `command()` is what a ModelClient is given in its place.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(*options: str) -> tuple[str, ...]:
-    """Options: "load-crash" dies while loading, "load-once" only if the marker file named after it is not there."""
+    """Option "load-crash": it dies while loading."""
     return (sys.executable, __file__, *options)
 
 
@@ -27,20 +28,24 @@ class Panic(BaseException):
 
 def install() -> None:
     from pellucid.engine.engine import Engine
+    from pellucid.server import engine_process
     from pellucid.text.tokenizer import Tokenizer
 
-    run, encode = Engine._run, Tokenizer.encode
+    run, encode, load = Engine._run, Tokenizer.encode, engine_process.EngineProcess._load
 
     def faulty_run(self, plan):
         rows = run(self, plan)
         for i, entry in enumerate(plan.scheduled):
-            kind, _, argument = entry.request.tenant.removeprefix("fault:").partition(":")
-            if not entry.request.tenant.startswith("fault:"):
+            fault = next((stop for stop in entry.request.params.stop if stop.startswith("fault:")), None)
+            if fault is None:
                 continue
+            _, kind, argument = f"{fault}:".split(":")[:3]
             if kind == "early-crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             if entry.request.num_output_tokens < 2:
                 continue
+            if kind in ("crash", "exit", "panic"):
+                time.sleep(0.1)  # until the front knows that it has begun
             if kind == "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             elif kind == "exit":
@@ -51,6 +56,12 @@ def install() -> None:
                 time.sleep(float(argument))
             elif kind == "raise":
                 raise RuntimeError("secret details of a step")
+            elif kind == "garbage":  # what no engine would say
+                os.write(int(sys.argv[-1]), b"\xff" * 64)
+            elif kind == "loop":  # no heartbeats, as of a process without a core
+                loop.call_soon_threadsafe(time.sleep, float(argument))
+            elif kind == "memory":
+                raise MemoryError
             elif kind == "nan":
                 rows[i] = np.full_like(rows[i], np.nan)
             elif kind == "panic":
@@ -62,13 +73,37 @@ def install() -> None:
             raise Panic("secret details of a tokenizer")
         return encode(self, text, **options)
 
+    async def noted_load(self, command):
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        await load(self, command)
+
+    loop = None
     Engine._run, Tokenizer.encode = faulty_run, faulty_encode
+    engine_process.EngineProcess._load = noted_load
+
+
+def install_clock() -> None:
+    """SIGUSR1 sets the wall clock a day forward, SIGUSR2 a day back."""
+    real, offset = time.time, 0.0
+
+    def jump(seconds):
+        def handler(*_):
+            nonlocal offset
+            offset += seconds
+
+        return handler
+
+    time.time = lambda: real() + offset
+    signal.signal(signal.SIGUSR1, jump(86_400.0))
+    signal.signal(signal.SIGUSR2, jump(-86_400.0))
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     if "load-crash" in sys.argv:
         os._exit(4)
+    install_clock()
     install()
     from pellucid.server import engine_process
 
