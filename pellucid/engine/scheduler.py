@@ -227,7 +227,7 @@ class Scheduler:
         step.preempted.append(request)
         self.queues.release_followers(request)
 
-    def _rank(self, request: Request) -> tuple[int, int]:
+    def _rank(self, request: Request) -> tuple[int, float]:
         return request.priority, self.shares[request.tenant]
 
     def _count(self, request: Request, start: int, step: StepInMaking) -> int:
