@@ -98,7 +98,8 @@ class Contests:
         if not contest.is_over:
             return ()
         self._contests.pop(contest, None)
-        return contest.members
+        members, contest.members = contest.members, ()
+        return members
 
     def settle(self, changed: Sequence[Request]) -> tuple[list[Request], list[Request]]:
         """`changed` after a step, with answers that are decided in place of members; and the members to be queued."""

@@ -174,6 +174,7 @@ class Engine:
             for ending in [request] if contest is None else self._contests.leave(request, contest):
                 if ending.finish_reason is None:
                     self._finish(ending, "abort")
+        self.scheduler.collect()
 
     def stats(self) -> EngineStats:
         return self._counts.stats(self.scheduler, self.cache.stats())
@@ -187,6 +188,7 @@ class Engine:
             changed, upcoming = self._contests.settle(self._step())
             for request in upcoming:
                 self._queue(request)
+            self.scheduler.collect()
             if not self.has_unfinished:
                 self.cache.check_empty()
             return changed
