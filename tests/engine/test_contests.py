@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from support.beam_definition import beam_search
 from support.fake_model import END_OF_TURN, EOS, VOCAB_SIZE, ByteTokenizer, FakeProgram, hashed
+from support.tiny_model import write_tiny_model
 
 from pellucid.config import EngineConfig
+from pellucid.engine.async_engine import AsyncLLM
 from pellucid.engine.contest import cumulative_logprob
 from pellucid.engine.engine import Engine
 from pellucid.engine.llm import LLM
+from pellucid.engine.outputs import RequestOutput, StreamChunk
 from pellucid.engine.request import Request
 from pellucid.sampling import SamplingParams
 
@@ -238,3 +242,32 @@ def test_the_story_model_in_company(story_path: Path) -> None:
         results = llm.generate(["The dog", "A cat", prompt, "Tom and"], [*company, params, company[0]])
         assert llm.stats().preemptions_total > 0
     assert results[2].outputs == alone.outputs
+
+
+def test_streams_have_such_answers_in_one_piece(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf")
+    for asked in (
+        SamplingParams(n=2, best_of=4, seed=1, max_tokens=6),
+        SamplingParams(beam_width=3, n=2, max_tokens=6),
+    ):
+        with LLM(str(path), max_model_len=64) as llm:
+            [result] = llm.generate("hello", asked)
+            chunks = list(llm.stream("hello", asked))
+
+        async def ask(params: SamplingParams) -> tuple[RequestOutput, list[StreamChunk]]:
+            async with AsyncLLM(str(path), max_model_len=64) as llm:
+                left = llm.generate("leave me", params)
+                task = asyncio.create_task(anext(aiter(left)))  # type: ignore[arg-type]
+                await asyncio.sleep(0.01)
+                task.cancel()
+                return await llm.generate("hello", params), [chunk async for chunk in llm.generate("hello", params)]
+
+        awaited, streamed = asyncio.run(ask(asked))
+        assert awaited.outputs == result.outputs
+        for pieces in (chunks, streamed):
+            assert [(c.index, c.text, c.token_ids) for c in pieces] == [
+                (o.index, o.text, o.token_ids) for o in result.outputs
+            ]
+            assert pieces[-1].result is not None
+            assert pieces[-1].result.outputs == result.outputs
+        assert result.usage.completion_tokens >= sum(len(o.token_ids) for o in result.outputs)
