@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
     from pellucid.server.registry import ModelRegistry
 
     models = _models(args)
-    registry = ModelRegistry(models)
+    registry = ModelRegistry(models, log_format=args.log_format)
     try:
         registry.start()  # it loads while the web framework is imported
         _serve(args, registry)

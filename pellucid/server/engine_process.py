@@ -13,12 +13,14 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from time import monotonic
 
 from pellucid.engine.async_engine import AsyncLLM
 from pellucid.engine.results import model_receipt
 from pellucid.errors import PellucidError, ResourceError
 from pellucid.executors.base import BLOCK_SIZE
+from pellucid.server import logs
 from pellucid.server.channel import Channel, encode
 from pellucid.server.messages import LOADING, Command, Heartbeat, Load, ModelInfo, Ready, Stats, failed
 from pellucid.server.session import EngineSession
@@ -35,7 +37,6 @@ def main(argv: list[str] | None = None) -> None:
     die_with_parent()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     asyncio.run(serve(end))
 
 
@@ -65,6 +66,7 @@ class EngineProcess:
     def _on_commands(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Load):
+                logs.set_up(command.log_format)
                 loop = asyncio.get_running_loop()
                 self._tasks += [loop.create_task(self._load(command)), loop.create_task(self._beat(command))]
             elif self._session is not None:
@@ -77,7 +79,7 @@ class EngineProcess:
     async def _load(self, command: Load) -> None:
         begun = monotonic()
         try:
-            self._session, info = await asyncio.to_thread(self._make_session, command, begun)
+            llm = await asyncio.to_thread(lambda: AsyncLLM(**command.settings))
         except BaseException as error:
             if not isinstance(error, PellucidError):
                 logger.exception("the model cannot be loaded")
@@ -88,15 +90,15 @@ class EngineProcess:
             self.channel.post(encode(failed(LOADING, error)))
             self.channel.close()
             return
-        self.channel.post(encode(Ready(info)))
-
-    def _make_session(self, command: Load, begun: float) -> tuple[EngineSession, ModelInfo]:
-        llm = AsyncLLM(**command.settings)
-        return EngineSession(llm, self.channel), model_info(llm, monotonic() - begun)
+        self._session = EngineSession(llm, self.channel)
+        self.channel.post(encode(Ready(model_info(llm, monotonic() - begun))))
+        with suppress(PellucidError):  # a broken template is the business of the chats that need it
+            await asyncio.to_thread(lambda: llm.model.chat_template)  # the first one need not wait for it
 
     async def _beat(self, command: Load) -> None:
         while True:
             if self._session is not None and self._session.is_over:
+                logging.shutdown()
                 os._exit(1)
             stats = Stats() if self._session is None else self._session.stats
             self.channel.post(encode(Heartbeat(stats)))

@@ -19,6 +19,7 @@ from pellucid import errors
 from pellucid.engine.outputs import ModelReceipt, RequestOutput, StreamChunk
 from pellucid.errors import EngineUnavailable, InvalidParameter, PellucidError
 from pellucid.sampling import SamplingParams
+from pellucid.server.logs import LogFormat
 
 
 class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
@@ -67,10 +68,11 @@ class RenderRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(Message):
-    """The first message: the keyword arguments of AsyncLLM, and the seconds between two heartbeats."""
+    """The first message: the keyword arguments of AsyncLLM, the seconds between two heartbeats, and how to log."""
 
     settings: dict[str, Any]
     heartbeat_interval: float
+    log_format: LogFormat
 
 
 class Generate(Message):

@@ -21,6 +21,7 @@ from pellucid.errors import EngineFailed, EngineRestarting, EngineUnavailable, I
 from pellucid.fields import show
 from pellucid.sampling import SamplingParams
 from pellucid.server.channel import encode
+from pellucid.server.logs import LogFormat
 from pellucid.server.messages import (
     Answer,
     Cancel,
@@ -74,11 +75,14 @@ class ModelClient:
         *,
         policy: Policy | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
+        log_format: LogFormat = "text",
     ) -> None:
-        """`settings` are the keyword arguments of AsyncLLM, `model` among them. Raises InvalidParameter."""
+        """`settings` are the keyword arguments of AsyncLLM, `model` among them; `log_format` is of the process's log,
+        which goes to the standard error of this one. Raises InvalidParameter.
+        """
         EngineConfig(**settings)
         self.name = name
-        self._supervisor = Supervisor(name, dict(settings), self, policy=policy, command=command)
+        self._supervisor = Supervisor(name, dict(settings), self, policy=policy, command=command, log_format=log_format)
         self._calls: dict[int, _Call] = {}
         self._numbers = count(1)
         self._idle = asyncio.Event()

@@ -11,6 +11,7 @@ from typing import Any
 
 from pellucid.errors import EngineUnavailable, InvalidParameter, ModelNotFound
 from pellucid.fields import show
+from pellucid.server.logs import LogFormat
 from pellucid.server.model_client import ModelClient
 from pellucid.server.spawn import ENGINE_COMMAND
 from pellucid.server.supervisor import Policy
@@ -40,6 +41,7 @@ class ModelRegistry:
         *,
         policy: Policy | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
+        log_format: LogFormat = "text",
     ) -> None:
         """Raises InvalidParameter for a name that cannot be one or is there twice, and for wrong settings."""
         self._models: dict[str, ServedModel] = {}
@@ -49,6 +51,7 @@ class ModelRegistry:
         self._attaching: set[asyncio.Task[None]] = set()
         self._policy = policy
         self._command = command
+        self._log_format = log_format
         for model in models:
             for name in (model.name, *model.aliases):
                 if checked_name(name) in self._names:
@@ -139,7 +142,9 @@ class ModelRegistry:
             client.kill()
 
     def _new_client(self, model: ServedModel) -> ModelClient:
-        return ModelClient(model.name, model.settings, policy=self._policy, command=self._command)
+        return ModelClient(
+            model.name, model.settings, policy=self._policy, command=self._command, log_format=self._log_format
+        )
 
     def _load(self, name: str) -> None:
         client = self._clients[name] = self._new_client(self._models[name])

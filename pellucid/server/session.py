@@ -66,7 +66,7 @@ class EngineSession:
             case Cancel():
                 self._cancel(command.call)
             case Generate():
-                self._begin(command.call, self._generate(command.call, command.request))
+                self._begin(command.call, self._generate(command.call, command.request), command.request.request_id)
             case Tokenize():
                 self._begin(command.call, self._tokenize(command))
             case Detokenize():
@@ -97,17 +97,17 @@ class EngineSession:
         progress = self._llm.progress
         return Stats(seconds_without_step=progress.seconds_without_step, **vars(progress.stats))
 
-    def _begin(self, call: int, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks[call] = asyncio.get_running_loop().create_task(self._guarded(call, work))
+    def _begin(self, call: int, work: Coroutine[Any, Any, None], request_id: str = "") -> None:
+        self._tasks[call] = asyncio.get_running_loop().create_task(self._guarded(call, work, request_id))
 
-    async def _guarded(self, call: int, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, call: int, work: Coroutine[Any, Any, None], request_id: str) -> None:
         """One call cannot hurt another: whatever it raises is its answer."""
         try:
             await work
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # panics of Rust extensions are no Exceptions
-            self._report(call, error)
+            self._report(call, error, request_id)
         finally:
             del self._tasks[call]
 
@@ -120,7 +120,7 @@ class EngineSession:
     async def _generate(self, call: int, request: GenerateRequest) -> None:
         """Queue it; from then on the engine says when there is something to send."""
         answer = self._answer(request)
-        answering = _Answering(call, request.stream, answer)
+        answering = _Answering(call, request, answer)
         try:
             answering.stream = await answer.open(lambda stream: self._moved(answering, stream))
         except BaseException:
@@ -163,7 +163,7 @@ class EngineSession:
         try:
             self._send(answering, stream)
         except Exception as error:
-            self._report(answering.call, error)
+            self._report(answering.call, error, answering.request_id)
             self._end(answering)
 
     def _send(self, answering: _Answering, stream: Stream) -> None:
@@ -200,7 +200,8 @@ class EngineSession:
         self._post(Tokens(command.call, token_ids))
 
     async def _detokenize(self, command: Detokenize) -> None:
-        text = self._llm.detokenize(command.token_ids, skip_special_tokens=command.skip_special_tokens)
+        skip = command.skip_special_tokens
+        text = await asyncio.to_thread(self._llm.detokenize, command.token_ids, skip_special_tokens=skip)
         self._post(Text(command.call, text))
 
     async def _render(self, call: int, request: RenderRequest) -> None:
@@ -226,11 +227,11 @@ class EngineSession:
         found = await self._llm.classify(command.texts, command.labels, **command.options)
         self._post(Classifications(command.call, [_classification(c) for c in found]))
 
-    def _report(self, call: int, error: BaseException) -> None:
+    def _report(self, call: int, error: BaseException, request_id: str) -> None:
         if self.is_over:
             return
         if not isinstance(error, PellucidError):  # what it says may quote anything: that is for the log
-            logger.error("call %d failed", call, exc_info=error)
+            logger.error("a request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
             error = PellucidError(f"internal error ({type(error).__name__}); the log has the details")
         self._post(failed(call, error))
 
@@ -241,9 +242,10 @@ class EngineSession:
 class _Answering:
     """A Generate that is in the engine, or on its way there."""
 
-    def __init__(self, call: int, streams: bool, answer: AsyncAnswer) -> None:
+    def __init__(self, call: int, request: GenerateRequest, answer: AsyncAnswer) -> None:
         self.call = call
-        self.streams = streams
+        self.request_id = request.request_id
+        self.streams = request.stream
         self.answer = answer
         self.stream: Stream | None = None
         self.started = False

@@ -25,6 +25,7 @@ from typing import Any, Literal, Protocol
 
 from pellucid.errors import EngineFailed, PellucidError
 from pellucid.server.channel import Channel, encode, frame
+from pellucid.server.logs import LogFormat
 from pellucid.server.messages import LOADING, Answer, Event, Failed, Heartbeat, Load, ModelInfo, Ready, Stats, raised
 from pellucid.server.spawn import ENGINE_COMMAND, EngineChild, spawn
 
@@ -76,6 +77,7 @@ class Supervisor:
         *,
         policy: Policy | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
+        log_format: LogFormat = "text",
     ) -> None:
         self.name = name
         self.policy = policy or Policy()
@@ -87,6 +89,7 @@ class Supervisor:
         self._settings = settings
         self._listener = listener
         self._command = tuple(command)
+        self._log_format = log_format
         self._child: EngineChild | None = None
         self._channel: Channel[Event] | None = None
         self._stats_before = Stats()
@@ -104,7 +107,8 @@ class Supervisor:
             return
         try:
             self._child = spawn(self._command)
-            self._child.end.sendall(frame([encode(Load(self._settings, self.policy.heartbeat_interval))]))
+            load = Load(self._settings, self.policy.heartbeat_interval, self._log_format)
+            self._child.end.sendall(frame([encode(load)]))
         except OSError as error:
             self._discard()
             raise EngineFailed(f"the engine of {self.name} cannot be started: {error.strerror or error}") from error

@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import InvalidParameter, InvalidRequest, ResourceError
-from pellucid.structured.grammar import lark_of
 from pellucid.structured.limits import COMPILE_SECONDS
 from pellucid.structured.matcher import Grammar, GrammarMatcher
 from pellucid.structured.vocabulary import build_tokenizer, token_finder
@@ -115,6 +114,8 @@ class GrammarCompiler:
         if future.done():  # it waited until its deadline
             return
         try:
+            from pellucid.structured.grammar import lark_of  # half of what is imported, and rarely used
+
             grammar = Grammar(self._token_table(), lark_of(spec, self._find_token), param=spec.kind)
         except InvalidRequest as error:
             outcome: BaseException | NewMatcher = error

@@ -72,7 +72,8 @@ def test_a_lost_engine_costs_started_requests_a_503_and_queued_ones_nothing(
     path: Path, expected: dict[str, Any], how: str
 ) -> None:
     async def lose() -> None:
-        async with serving(path, max_num_seqs=1) as client:
+        policy = replace(QUICK, silent_after=3.0) if how == "SIGSTOP" else QUICK
+        async with serving(path, policy=policy, max_num_seqs=1) as client:
             assert (await whole(client, asked("before"))).outputs == expected["before"]
             totals = client.stats
             inside = how == "crash"

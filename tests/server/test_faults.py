@@ -5,6 +5,7 @@ in the shape of the API, it is ready again soon, and nothing stays behind.
 """
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -44,8 +45,8 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def running(path: Path, expected: list[Exact], runner: asyncio.Runner) -> Iterator[Site]:
-    context = site(path, expected)
+def running(path: Path, expected: list[Exact], runner: asyncio.Runner, soak: bool) -> Iterator[Site]:
+    context = site(path, expected, *(("--silent-after", "2", "--hung-after", "1.5") if soak else ()))
     yield runner.run(context.__aenter__())
     runner.run(context.__aexit__(None, None, None))
 
@@ -82,6 +83,8 @@ async def survive(name: str, site: Site, seconds: float) -> None:
         assert tally.refused == 0
     await site.at_rest()
     assert len(site.server.children()) == 1
+    for line in site.server.log.splitlines():
+        json.loads(line)
     with suppress(TimeoutError):
         await settled(lambda: not (Counter(site.open_files()) - Counter(files)))
     assert Counter(site.open_files()) - Counter(files) == Counter()
@@ -108,6 +111,14 @@ def times(soak: bool) -> range:
 
 
 @pytest.fixture
+def often(soak: bool) -> range:
+    """Of what other tests do once in the default run."""
+    if not soak:
+        pytest.skip("one of `make faults`")
+    return range(5)
+
+
+@pytest.fixture
 def nothing_left() -> Iterator[None]:
     files = open_files()
     yield
@@ -123,8 +134,8 @@ def gone(pids: list[int]) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.usefixtures("nothing_left")
-def test_a_signal_at_rest(path: Path, number: int, times: range) -> None:
-    for _ in times:
+def test_a_signal_at_rest(path: Path, number: int, often: range) -> None:
+    for _ in often:
         with FaultyServer(path) as server:
             engines = server.children()
             assert server.stop(number) == 0
@@ -132,7 +143,7 @@ def test_a_signal_at_rest(path: Path, number: int, times: range) -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_signal_while_requests_run_lets_them_end(path: Path, expected: list[Exact], times: range) -> None:
+def test_a_signal_while_requests_run_lets_them_end(path: Path, expected: list[Exact], often: range) -> None:
     async def terminate() -> None:
         async with site(path, expected) as running:
             engines, tally = running.server.children(), Tally()
@@ -151,12 +162,12 @@ def test_a_signal_while_requests_run_lets_them_end(path: Path, expected: list[Ex
             assert await asyncio.to_thread(running.server.process.wait, 20) == 0
             assert gone(engines)
 
-    for _ in times:
+    for _ in often:
         run(terminate())
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_the_second_signal_aborts(path: Path, expected: list[Exact], times: range) -> None:
+def test_the_second_signal_aborts(path: Path, expected: list[Exact], often: range) -> None:
     async def terminate() -> None:
         async with site(path, expected) as running:
             engines = running.server.children()
@@ -170,7 +181,7 @@ def test_the_second_signal_aborts(path: Path, expected: list[Exact], times: rang
             assert await asyncio.to_thread(running.server.process.wait, 20) == 0
             assert gone(engines)
 
-    for _ in times:
+    for _ in often:
         run(terminate())
 
 
@@ -189,10 +200,9 @@ def test_a_signal_while_the_engine_is_started_again(path: Path, expected: list[E
         run(terminate())
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.4, 0.8])
 @pytest.mark.usefixtures("nothing_left")
-def test_a_signal_while_it_starts(path: Path, delay: float, times: range) -> None:
-    for _ in times:
+def test_a_signal_while_it_starts(path: Path, soak: bool) -> None:
+    for delay in [0.05, 0.2, 0.4, 0.6, 0.8, 1.0] if soak else [0.4]:
         server = FaultyServer(path)
         with suppress(AssertionError):  # it says nothing before it ends
             starter = _Terminator(server, delay)
@@ -220,7 +230,7 @@ class _Terminator:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_server_that_is_killed_takes_its_engine_with_it(path: Path, expected: list[Exact], times: range) -> None:
+def test_a_server_that_is_killed_takes_its_engine_with_it(path: Path, expected: list[Exact], often: range) -> None:
     async def kill() -> None:
         async with site(path, expected) as running:
             engines = running.server.children()
@@ -228,12 +238,14 @@ def test_a_server_that_is_killed_takes_its_engine_with_it(path: Path, expected: 
                 os.kill(running.pid, signal.SIGKILL)
                 assert await asyncio.to_thread(gone, engines)
 
-    for _ in times:
+    for _ in often:
         with suppress(httpx.HTTPError):
             run(kill())
 
 
-def test_an_engine_that_is_lost_too_often_is_given_up_with_a_reason(path: Path, expected: list[Exact]) -> None:
+def test_an_engine_that_is_lost_too_often_is_given_up_with_a_reason(
+    path: Path, expected: list[Exact], often: range
+) -> None:
     async def lose() -> None:
         async with site(path, expected, "--max-crashes", "2") as running:
             for _ in range(2):
@@ -246,4 +258,5 @@ def test_an_engine_that_is_lost_too_often_is_given_up_with_a_reason(path: Path, 
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_failed")
             assert (await running.client.get("/health/live")).status_code == 200
 
-    run(lose())
+    for _ in often:
+        run(lose())

@@ -19,7 +19,7 @@ from pellucid.server.model_client import ModelClient
 from pellucid.server.supervisor import Policy
 
 SETTINGS = {"threads": 1, "kv_cache_memory": "1MiB"}
-QUICK = Policy(heartbeat_interval=0.05, silent_after=2.0, stalled_after=0.3, hung_after=30.0, restart_delay=0.05)
+QUICK = Policy(heartbeat_interval=0.05, silent_after=10.0, stalled_after=0.3, hung_after=30.0, restart_delay=0.05)
 
 
 @asynccontextmanager

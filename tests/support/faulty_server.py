@@ -1,7 +1,4 @@
-"""`pellucid serve` over the faulty engine, with a policy that acts within a second: python faulty_server.py MODEL …
-
-Options: --max-crashes N; --drain-time S.
-"""
+"""`pellucid serve` over the faulty engine: python faulty_server.py MODEL …, with a Policy's fields as options."""
 
 from __future__ import annotations
 
@@ -16,8 +13,6 @@ if __name__ == "__main__":
 from support.engines import QUICK, SETTINGS
 from support.faulty_engine import command, install_clock
 from support.server import Server
-
-SILENT_AFTER = QUICK.silent_after
 
 
 class FaultyServer(Server):
@@ -35,14 +30,22 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
+    parser.add_argument("--silent-after", type=float, default=QUICK.silent_after)
+    parser.add_argument("--hung-after", type=float, default=QUICK.hung_after)
     parser.add_argument("--max-crashes", type=int, default=10_000)
     parser.add_argument("--drain-time", type=float, default=20.0)
     args = parser.parse_args()
     install_clock()
     logs.set_up("json")
-    policy = replace(QUICK, max_crashes=args.max_crashes, hung_after=1.5, restart_delay=0.01)
+    policy = replace(
+        QUICK,
+        silent_after=args.silent_after,
+        hung_after=args.hung_after,
+        max_crashes=args.max_crashes,
+        restart_delay=0.01,
+    )
     models = [ServedModel("tiny", {"model": args.model, **SETTINGS})]
-    registry = ModelRegistry(models, policy=policy, command=command())
+    registry = ModelRegistry(models, policy=policy, command=command(), log_format="json")
     limits = Limits(header_time=1.0, body_time=1.0, write_time=1.0)
     try:
         registry.start()
