@@ -54,8 +54,11 @@ class BackgroundHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if self._lines.qsize() >= MAX_WAITING:
             self._num_dropped += 1
-        else:
+            return
+        try:
             self._lines.put(self.format(record))
+        except Exception:  # whoever logs must not fail because of it
+            self.handleError(record)
 
     def close(self) -> None:
         """Write what waits, for CLOSE_TIME at most."""
@@ -88,12 +91,12 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     found: dict[str, Any] = {
         "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname,
-        "message": record.getMessage(),
+        "message": record.getMessage().encode("utf-8", "backslashreplace").decode(),
     }
     extra = getattr(record, "fields", None)
     if isinstance(extra, Mapping):
         found |= {str(name): _short(value) for name, value in extra.items()}
-    if record.exc_info is not None and record.exc_info[0] is not None:
+    if record.exc_info and record.exc_info[0] is not None:
         lines = "".join(traceback.format_exception(*record.exc_info)).splitlines()
         found["traceback"] = [_short(line) for line in lines]
     return found

@@ -16,7 +16,7 @@ ENGINE_COMMAND = (sys.executable, "-m", "pellucid.server.engine_process")
 
 @dataclass(frozen=True)
 class EngineChild:
-    """A process, and this side's end of the channel to it, until a Channel has taken that over."""
+    """A process, and this side's end of the channel to it, for a Channel to take over or the owner to close."""
 
     process: subprocess.Popen[bytes]
     end: socket.socket

@@ -149,12 +149,13 @@ class Supervisor:
         self._become("closed")
         for task in list(self._tasks):
             task.cancel()
+        child, self._child = self._child, None
         if self._channel is not None:
             self._channel.abort()
-        self._listener.engine_lost()
-        child, self._child = self._child, None
-        if child is not None:
+        elif child is not None:
             child.end.close()
+        self._listener.engine_lost()
+        if child is not None:
             await asyncio.to_thread(child.kill)
 
     def kill(self) -> None:
@@ -230,7 +231,6 @@ class Supervisor:
         never_ready = self.info is None
         if child is not None:
             self._become("loading" if never_ready else "restarting")
-            child.end.close()
             await asyncio.to_thread(child.kill)
             self._crashes.append(monotonic())
         code = child.process.returncode if child is not None else None

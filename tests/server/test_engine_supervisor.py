@@ -185,7 +185,8 @@ def test_work_without_steps_is_stalled_and_ready_again_when_it_moves(path: Path,
 def test_long_work_with_steps_and_no_work_at_all_are_not_stalled(path: Path) -> None:
     async def idle_and_busy() -> None:
         states = set()
-        async with serving(path, prefill_chunk=1) as client:
+        policy = replace(QUICK, stalled_after=1.0)
+        async with serving(path, policy=policy) as client:
             loop = asyncio.get_running_loop()
             long = asked("z" * 200, fault="sleep:0.1", max_tokens=9)
             work = asyncio.gather(*(whole(client, long) for _ in "abc"))
@@ -193,7 +194,7 @@ def test_long_work_with_steps_and_no_work_at_all_are_not_stalled(path: Path) -> 
                 states.add(client.state)
                 await asyncio.sleep(0.01)
             await work
-            end = loop.time() + 3 * QUICK.stalled_after
+            end = loop.time() + 1.5 * policy.stalled_after
             while loop.time() < end:
                 states.add(client.state)
                 await asyncio.sleep(0.01)
