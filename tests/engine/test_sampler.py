@@ -90,6 +90,37 @@ def test_samples_are_distributed_as_defined(cut: dict[str, Any]) -> None:
     assert chi_square_is_likely(np.bincount(drawn, minlength=40), p)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"repetition_penalty": 1.5},
+        {"presence_penalty": 1.2},
+        {"frequency_penalty": 0.8},
+        {"frequency_penalty": 0.8, "repeat_last_n": 4},
+        {"dry_multiplier": 1.0, "dry_base": 1.5, "dry_allowed_length": 1},
+        {"logit_bias": {3: 1.5, 7: -2.0}},
+    ],
+    ids=str,
+)
+def test_what_looks_back_and_biases_is_distributed_as_defined(fields: dict[str, Any]) -> None:
+    prompt, answer = [1, 2, 3, 4, 1, 2], [5, 5, 6, 1, 2]
+    logits = (np.random.default_rng(7).standard_normal(40) * 0.5).astype(np.float32)
+    logits[1:8] += 1.5  # the tokens that it is about
+    params = SamplingParams(**fields)
+    x = plain.penalised(logits.astype(np.float64), params, prompt, answer)
+    if params.dry_multiplier:
+        x = plain.dry(x, params, [*prompt, *answer], set())
+    for token, bias in (params.logit_bias or {}).items():
+        x[token] += bias
+    one = sampler(prompt=prompt, **fields)
+    for token in answer:
+        one.accept(token)
+    drawn = [one.sample(logits, num_output_tokens=5, position=position) for position in range(11, 4011)]
+    found = np.bincount(drawn, minlength=40)
+    assert chi_square_is_likely(found, plain.softmax(x))
+    assert not chi_square_is_likely(found, plain.softmax(logits.astype(np.float64))), "it changes too little to see"
+
+
 def chi_square_is_likely(found: np.ndarray, p: np.ndarray) -> bool:
     """Pearson's test at about one in a million, cells expected below 5 put together."""
     if found[p == 0].any():
