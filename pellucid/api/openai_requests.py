@@ -89,10 +89,7 @@ def parse_request(endpoint: str, body: Mapping[str, Any]) -> OpenAIRequest:
         raise InvalidParameter("cache_salt", f"expected text, got {show(cache_salt)}")
     if "response_format" in fields:
         _take_response_format(fields)
-    if isinstance(fields.get("structured_outputs"), Mapping):
-        fields["structured_outputs"] = StructuredOutputs(**fields["structured_outputs"])
-    if "logit_bias" in fields:
-        fields["logit_bias"] = _logit_bias(fields["logit_bias"])
+    fields = sampling_fields(fields)
     echo = boolean("echo", fields.pop("echo", False))
     chat: dict[str, Any] = {}
     if endpoint == CHAT:
@@ -112,6 +109,16 @@ def parse_request(endpoint: str, body: Mapping[str, Any]) -> OpenAIRequest:
     return OpenAIRequest(
         endpoint, model, prompts, params, stream, stream_usage, priority, cache_salt, receipt, echo, chat
     )
+
+
+def sampling_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields`, where what JSON writes otherwise than SamplingParams is as SamplingParams has it."""
+    found = dict(fields)
+    if isinstance(found.get("structured_outputs"), Mapping):
+        found["structured_outputs"] = StructuredOutputs(**found["structured_outputs"])
+    if "logit_bias" in found:
+        found["logit_bias"] = _logit_bias(found["logit_bias"])
+    return found
 
 
 def with_seed(params: SamplingParams, seed: int) -> SamplingParams:

@@ -10,19 +10,19 @@ from starlette.responses import Response
 
 from pellucid.server import openapi
 from pellucid.server.admission import Admission
-from pellucid.server.boundary import Boundary
+from pellucid.server.boundary import Boundary, call_of
 from pellucid.server.errors import HttpError, error_response
 from pellucid.server.keys import load_keys
 from pellucid.server.metrics import Metrics
 from pellucid.server.origins import Origins
-from pellucid.server.routes import chat, embeddings, health, models, tokens
+from pellucid.server.routes import chat, embeddings, health, messages, models, tokens
 from pellucid.server.settings import ServerSettings
 from pellucid.server.state import ServerState
 
 if TYPE_CHECKING:
     from pellucid.server.registry import ModelRegistry
 
-ROUTERS = (chat.router, embeddings.router, models.router, tokens.router, health.router, openapi.router)
+ROUTERS = tuple(m.router for m in (chat, messages, embeddings, models, tokens, health, openapi))
 
 
 def create_app(registry: ModelRegistry, settings: ServerSettings | None = None) -> FastAPI:
@@ -51,7 +51,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     """What the router itself refuses."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return error_response(
-            HttpError(405, "method_not_allowed", "this path does not take this method", headers=error.headers)
-        )
-    return error_response(HttpError(404, "not_found", "there is no such path; see /docs"))
+        told = HttpError(405, "method_not_allowed", "this path does not take this method", headers=error.headers)
+    else:
+        told = HttpError(404, "not_found", "there is no such path; see /docs")
+    return error_response(told, request.url.path, call_of(request.scope).request_id)

@@ -84,7 +84,7 @@ class Boundary:
                 _log.error("a request failed", exc_info=error, extra={"fields": {"request_id": call.request_id}})
             call.notes["error"] = told.code
             if status == 0:
-                await error_response(told)(scope, receive, send_with_headers)
+                await error_response(told, scope["path"], call.request_id)(scope, receive, send_with_headers)
             else:
                 raise  # the answer has begun: uvicorn closes the connection, so that nobody takes it for whole
         finally:

@@ -1,4 +1,7 @@
-"""Errors as responses, in OpenAI's shape. What is not ours to say goes to the log; the client gets the request's id."""
+"""Errors as responses, in the shape of the API that was asked: Anthropic's below /v1/messages, OpenAI's elsewhere.
+
+What is not ours to say goes to the log; the client gets the request's id.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from starlette.responses import Response
 
-from pellucid.api.openai_responses import error_body
+from pellucid.api import anthropic_responses, openai_responses
+from pellucid.api.anthropic_schemas import MESSAGES
 from pellucid.errors import PellucidError
 
 
@@ -34,14 +38,14 @@ class HttpError(PellucidError):
         self.headers = dict(headers or {})
 
 
-def error_response(error: PellucidError) -> Response:
+def error_response(error: PellucidError, path: str, request_id: str) -> Response:
     headers = dict(getattr(error, "headers", {}))
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(retry_after)))
-    return Response(
-        msgspec.json.encode(error_body(error)), error.http_status, headers=headers, media_type="application/json"
-    )
+    anthropic = path == MESSAGES or path.startswith(f"{MESSAGES}/")
+    body = anthropic_responses.error_body(error, request_id) if anthropic else openai_responses.error_body(error)
+    return Response(msgspec.json.encode(body), error.http_status, headers=headers, media_type="application/json")
 
 
 def public_error(error: Exception, request_id: str) -> PellucidError:

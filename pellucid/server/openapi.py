@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
@@ -33,6 +33,14 @@ ERROR = closed(
     },
     ("error",),
 )
+ANTHROPIC_ERROR = closed(
+    {
+        "type": {"const": "error"},
+        "error": ERROR["properties"]["error"],
+        "request_id": {"type": "string"},
+    },
+    ("type", "error", "request_id"),
+)
 _ERRORS = {
     400: "The body is not sound JSON, or a field has a value that is not allowed; it is named",
     401: "No API key, or an unknown one",
@@ -57,6 +65,7 @@ def described(
     open_to_all: bool = False,
     answers: str = "application/json",
     parameters: tuple[str, ...] = (),
+    errors: Literal["Error", "AnthropicError"] = "Error",
 ) -> dict[str, Any]:
     """The keyword arguments with which a route is put on a router, so that it stands in /openapi.json as it is."""
     schema: Schema = {"type": "object"} if answers == "application/json" else {"type": "string"}
@@ -69,7 +78,7 @@ def described(
     extra: dict[str, Any] = {
         "responses": {
             "200": {"description": "The answer", "content": content},
-            **{str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses},
+            **{str(status): {"$ref": f"#/components/responses/{errors}{status}"} for status in statuses},
         },
         "security": [{}] if open_to_all else [{"bearer": []}, {"x-api-key": []}],
     }
@@ -96,13 +105,14 @@ def document(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:
     )
     found["info"]["x-limits"] = limits
     components = found.setdefault("components", {})
-    components["schemas"] = {"Error": ERROR}
+    components["schemas"] = {"Error": ERROR, "AnthropicError": ANTHROPIC_ERROR}
     components["responses"] = {
-        str(status): {
+        f"{name}{status}": {
             "description": text,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}},
         }
         for status, text in _ERRORS.items()
+        for name in components["schemas"]
     }
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
