@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -175,3 +177,23 @@ def test_two_models(story_path: Path) -> None:
         assert complete(server.url, model="one").status_code == 503
         assert httpx.post(f"{server.url}/models/load", json={"model": "one"}, timeout=60).status_code == 200
         assert complete(server.url, model="one").json()["choices"] == answers[0]["choices"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command makes the certificate")
+def test_tls(story_path: Path, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+    result = run(str(story_path), "--port", "0", "--tls-certificate", str(key), "--tls-key", str(certificate))
+    assert (result.returncode, "cannot be used" in result.stderr) == (2, True)
+    with Server(str(story_path), "--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
+        assert server.url.startswith("https://")
+        context = ssl.create_default_context(cafile=str(certificate))
+        answer = httpx.post(f"{server.url}/v1/completions", json={**STORY, "max_tokens": 4}, verify=context, timeout=60)
+        assert answer.json()["usage"]["completion_tokens"] == 4
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(server.url.replace("https", "http"), timeout=10)
