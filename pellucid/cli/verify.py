@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Replay requests cold, each alone in an engine that has computed nothing before, and compare tokens and logprobs.
+    """Replay requests cold, each answer alone in an engine that keeps nothing, and compare tokens and logprobs.
 
     With --results the requests are those of a file; logprobs are compared where they were recorded. Without, a
     workload is run hot first: shared prefixes, several answers a prompt, every sampler, a cache too small for what
