@@ -34,6 +34,7 @@ from pellucid.structured.grammar import lark_of  # noqa: E402
 from pellucid.structured.matcher import Grammar  # noqa: E402
 from pellucid.structured.vocabulary import build_tokenizer, token_finder  # noqa: E402
 from pellucid.text.tokenizer import Tokenizer  # noqa: E402
+from pellucid.tools.bench import source_commit  # noqa: E402
 
 DOC = ROOT / "docs" / "structured-output.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -162,9 +163,10 @@ def with_tables(page: str, result: dict[str, Any], source: str) -> str:
 def main() -> None:
     models = sys.argv[1:] or ["smollm2"]
     corpus = schemas()
+    commit = source_commit()
     counted, texts = answers(models[0], corpus)
     result = {
-        "commit": machine.commit(),
+        "commit": commit,
         "date": machine.today(),
         "machine": machine.describe(),
         "max_tokens": MAX_TOKENS,

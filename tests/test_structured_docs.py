@@ -10,7 +10,8 @@ from pellucid.structured.json_formats import FORMATS
 from pellucid.structured.json_schema import ANNOTATIONS, ENFORCED
 from pellucid.structured.structural_tag import ELEMENTS
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "structured-output.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "structured-output.md").read_text("utf-8")
 
 
 def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +30,16 @@ def test_the_examples_run_in_order(smollm2_path: Path, capsys: pytest.CaptureFix
     assert re.fullmatch("[KQRBN]?[a-h][1-8](x[a-h][1-8])?[+#]?", move)
     assert "uniqueItems" in refusal
     assert re.fullmatch('<call>{"name": "weather", "arguments": {.*}}</call>', call)
+
+
+def test_the_figures_are_those_of_their_result_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import structured_output
+
+    for source in re.findall(r"From `benchmarks/results/([^`]*)`", PAGE):
+        result = json.loads((structured_output.RESULTS / source).read_text("utf-8"))
+        assert structured_output.with_tables(PAGE, result, source) == PAGE
+        assert result["answers"]["invalid"] == 0
 
 
 def test_keywords_formats_and_elements_are_listed() -> None:

@@ -1,7 +1,7 @@
 """What a schema, expression or grammar may hold, checked before anything is compiled, and what compiling may cost.
 
 Measured with llguidance 1.9.1 on one core of an AMD Zen 3: at these limits nothing takes more than about a second or
-150 MB. tests/structured/test_hostile_grammars.py holds it to twice that.
+150 MB. tests/structured/test_hostile_grammars.py holds it to a few times that, on any machine.
 """
 
 from __future__ import annotations

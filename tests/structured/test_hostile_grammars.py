@@ -32,7 +32,7 @@ def costs(smollm2_path: Path) -> list[dict[str, Any]]:
 
 def test_each_is_compiled_or_refused_in_time_and_memory(costs: list[dict[str, Any]]) -> None:
     assert len(costs) > 60
-    slow = [cost for cost in costs if cost["seconds"] > COMPILE_SECONDS or cost["mask_seconds"] > 0.2]
+    slow = [cost for cost in costs if cost["seconds"] > 2 * COMPILE_SECONDS or cost["mask_seconds"] > 0.2]
     large = [cost for cost in costs if cost["mib"] > 300]
     assert slow == large == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from pellucid.structured.grammar import lark_of
 from pellucid.structured.matcher import Grammar, GrammarMatcher
 from pellucid.structured.vocabulary import token_finder
 from pellucid.structured_outputs import StructuredOutputs
+
+_QUOTES = re.compile(rb'(?<!\\)(?:\\\\)*"')
 
 
 def grammar(table: Any, **given: Any) -> Grammar:
@@ -41,11 +44,22 @@ def walk(start: GrammarMatcher, tokenizer: Any, rng: random.Random, *, max_token
 
 
 def _hurried(tokens: list[int], data: bytes, tokenizer: Any) -> list[int]:
-    ends = [token for token in tokens if token in tokenizer.eos_token_ids]
-    closing = [token for token in tokens if tokenizer.token_bytes(token) in (b'"', b"}", b"]")]
+    """Those of `tokens` that bring an answer to its end, JSON above all."""
+
+    def those(allowed_bytes: bytes) -> list[int]:
+        texts = {bytes([byte]) for byte in allowed_bytes}
+        return [token for token in tokens if tokenizer.token_bytes(token) in texts]
+
+    if ends := [token for token in tokens if token in tokenizer.eos_token_ids]:
+        return ends
+    if len(_QUOTES.findall(data)) % 2:  # in a string: a few characters, among which a pattern is soon matched
+        few = those(b"ab :/A0-")
+        return those(b'"') or few * (len(tokens) // max(1, len(few))) + tokens
+    if closing := those(b'"}]'):
+        return closing
     if data[-1:].isdigit():
-        return ends or closing or [t for t in tokens if not tokenizer.token_bytes(t).isdigit()] or tokens
-    return ends or closing or [token for token in tokens if tokenizer.token_bytes(token) in (b"0", b"n")] or tokens
+        return [token for token in tokens if not tokenizer.token_bytes(token).isdigit()] or tokens
+    return (those(b"0n") if data.rstrip()[-1:] in (b":", b",", b"[") else []) or tokens
 
 
 def accepts(start: GrammarMatcher, text: str) -> bool:
