@@ -202,7 +202,7 @@ class ModelClient:
 
     def engine_lost(self) -> None:
         going_on = self.state in ("loading", "restarting")
-        for call in list(self._calls.values()):
+        for call in [call for call in self._calls.values() if not call.ended]:
             if going_on and (not call.posted or not (call.started or call.was_lost)):
                 call.was_lost = call.was_lost or call.posted
                 call.posted = False

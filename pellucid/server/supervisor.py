@@ -227,40 +227,41 @@ class Supervisor:
         self._spawn_task(self._restart())
 
     async def _restart(self) -> None:
+        """Another process in place of the lost one, unless it is lost too often."""
         child, self._child = self._child, None
-        never_ready = self.info is None
-        if child is not None:
-            self._become("loading" if never_ready else "restarting")
-            await asyncio.to_thread(child.kill)
-            self._crashes.append(monotonic())
-        code = child.process.returncode if child is not None else None
-        reason = self._reason or _how_it_ended(code)
+        assert child is not None
+        self._become("loading" if self.info is None else "restarting")
+        await asyncio.to_thread(child.kill)
+        reason = self._reason or _how_it_ended(child.process.returncode)
         self._reason = ""
         self._stats_before = self.stats
         self.stats = Stats().after(self._stats_before)
-        while self._crashes and monotonic() - self._crashes[0] > self.policy.crash_window:
-            self._crashes.popleft()
+        while not self._gives_up(reason):
+            self._listener.engine_lost()
+            if len(self._crashes) > 1:
+                await asyncio.sleep(min(5.0, self.policy.restart_delay * 2 ** min(10, len(self._crashes) - 2)))
+            self.num_restarts += 1
+            try:
+                self.start()
+                await self._open_channel()
+                return
+            except (EngineFailed, OSError) as error:
+                reason = str(error)
+        self._become("failed")
+        self._listener.engine_lost()
+
+    def _gives_up(self, reason: str) -> bool:
+        """Note a loss; whether it was the last one allowed, or trying again is of no use."""
         logger.error("the engine of %s was lost (%s)", self.name, reason)
+        self._crashes.append(monotonic())
+        while monotonic() - self._crashes[0] > self.policy.crash_window:
+            self._crashes.popleft()
         if self.failure is None and len(self._crashes) >= self.policy.max_crashes:
             self.failure = EngineFailed(
                 f"the engine of {self.name} was lost {len(self._crashes)} times within "
                 f"{self.policy.crash_window:g} s, last because of this: {reason}"
             )
-        if self.failure is not None:
-            self._become("failed")
-            self._listener.engine_lost()
-            return
-        self._listener.engine_lost()
-        if len(self._crashes) > 1:
-            await asyncio.sleep(min(5.0, self.policy.restart_delay * 2 ** (len(self._crashes) - 2)))
-        self.num_restarts += 1
-        try:
-            self.start()
-            await self._open_channel()
-        except (EngineFailed, OSError) as error:
-            self.failure = EngineFailed(str(error))
-            self._become("failed")
-            self._listener.engine_lost()
+        return self.failure is not None
 
     def _become(self, state: State) -> None:
         if state != self.state:
@@ -275,9 +276,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
 
-def _how_it_ended(code: int | None) -> str:
-    if code is None:
-        return "its channel was closed"
+def _how_it_ended(code: int) -> str:
     if code < 0:
         with suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"

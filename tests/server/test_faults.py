@@ -46,7 +46,9 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def running(path: Path, expected: list[Exact], runner: asyncio.Runner, soak: bool) -> Iterator[Site]:
-    context = site(path, expected, *(("--silent-after", "2", "--hung-after", "1.5") if soak else ()))
+    context = site(
+        path, expected, *(("--silent-after", "2", "--hung-after", "1.5", "--crash-window", "2") if soak else ())
+    )
     yield runner.run(context.__aenter__())
     runner.run(context.__aexit__(None, None, None))
 

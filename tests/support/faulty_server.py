@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--silent-after", type=float, default=QUICK.silent_after)
     parser.add_argument("--hung-after", type=float, default=QUICK.hung_after)
     parser.add_argument("--max-crashes", type=int, default=10_000)
+    parser.add_argument("--crash-window", type=float, default=QUICK.crash_window)
     parser.add_argument("--drain-time", type=float, default=20.0)
     args = parser.parse_args()
     install_clock()
@@ -42,6 +43,7 @@ def main() -> None:
         silent_after=args.silent_after,
         hung_after=args.hung_after,
         max_crashes=args.max_crashes,
+        crash_window=args.crash_window,
         restart_delay=0.01,
     )
     models = [ServedModel("tiny", {"model": args.model, **SETTINGS})]
