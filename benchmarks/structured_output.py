@@ -38,8 +38,8 @@ from pellucid.tools.bench import source_commit  # noqa: E402
 
 DOC = ROOT / "docs" / "structured-output.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NUM_ANSWERS = 2
-MAX_TOKENS = 300
+NUM_ANSWERS = 1
+MAX_TOKENS = 256
 
 
 def answers(model: str, corpus: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
