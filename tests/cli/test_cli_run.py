@@ -100,7 +100,7 @@ def test_the_reason_for_an_early_end_is_told(pellucid: Pellucid, tiny: Path) -> 
         (["run", "MODEL", "hi", "--lora", "x"], 2, "unrecognized arguments: --lora x"),
         (["run", "MODEL", "hi", "--tem", "1"], 2, "unrecognized arguments: --tem"),
         (["run", "smolm2", "hi"], 1, "Did you mean 'smollm2'?"),
-        (["serve", "MODEL"], 2, "invalid choice: 'serve'"),
+        (["answer", "MODEL"], 2, "invalid choice: 'answer'"),
     ],
 )
 def test_errors_are_one_message_without_a_traceback(
