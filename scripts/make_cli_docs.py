@@ -53,7 +53,7 @@ def render() -> str:
     """The page's text."""
     parts = [
         HEAD,
-        *(f"| [`pellucid {name}`](#pellucid-{name}) | {text} |\n" for name, text in COMMANDS.items()),
+        *(f"| [`pellucid {name}`](#pellucid-{name.replace(' ', '-')}) | {text} |\n" for name, text in COMMANDS.items()),
         COMMON,
     ]
     parts += [_command(name) for name in COMMANDS]

@@ -46,6 +46,11 @@ def test_the_commands_and_the_python_run(smollm2_path: Path) -> None:
         assert shape == [re.sub(r"[\d.,]+|:\d+", "", line).split()[:3] for line in server.banner.splitlines()]
 
 
+def test_the_commands_that_measure_parse() -> None:
+    lines = re.findall(r"^\$ pellucid bench serve (.*)$", PAGE, re.MULTILINE)
+    assert [build_parser("bench serve").parse_args(shlex.split(line)).requests for line in lines] == [128, 100, 100]
+
+
 def test_the_keys_file_is_one(tmp_path: Path) -> None:
     [text] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "keys.toml").write_text(text, "utf-8")

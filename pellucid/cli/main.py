@@ -29,6 +29,7 @@ COMMANDS = {
     "list": "list the models on this machine and the built-in ones",
     "pull": "fetch a model, so that it runs without the network afterwards",
     "bench": "measure speed, cold start and memory beside the machine's limits",
+    "bench serve": "load a server and measure what its clients see",
     "doctor": "show what this machine can do, and what will be fast",
 }
 ABOUT = "An engine for large language models whose inside can be seen: GGUF or safetensors in, text out."
@@ -44,7 +45,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             commands.add_parser(name, help=summary, add_help=False)
         parser.epilog = "`pellucid COMMAND --help` shows a command's options."
         return parser
-    module = importlib.import_module(f"pellucid.cli.{command}")
+    module = importlib.import_module(f"pellucid.cli.{command.replace(' ', '_')}")
     parser = argparse.ArgumentParser(
         f"pellucid {command}",
         description=inspect.cleandoc(module.main.__doc__ or ""),
@@ -59,9 +60,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; help, version and wrong use end the program."""
-    command = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    command = next((words for count in (2, 1) if (words := " ".join(arguments[:count])) in COMMANDS), None)
     parser = build_parser(command)
-    args = parser.parse_args(arguments[1:] if command else arguments)
+    args = parser.parse_args(arguments[len(command.split()) :] if command else arguments)
     if command is None:
         if args.version:
             from pellucid import __version__
