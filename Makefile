@@ -27,7 +27,7 @@ test: setup-dev ## set up on first use, run the tests
 	@$(PY) -m pytest
 
 soak: setup-dev ## the tests whose counts can be raised, with large counts
-	@$(PY) -m pytest --soak tests/tools tests/engine/test_async_engine.py tests/server/test_http_schemathesis.py
+	@$(PY) -m pytest --soak tests/tools tests/chat tests/engine/test_async_engine.py tests/server/test_http_schemathesis.py
 
 proof: setup-dev ## the proofs of scheduler, cache and invariance with large counts; writes a result file (PARTS=…)
 	@$(PY) benchmarks/proof.py $(PARTS)

@@ -179,9 +179,13 @@ _SIGNS = (
     ("```tool_code", "gemma3"),
 )
 
+_OTHERS = ("<arg_key>", "<invoke name=")  # forms of others (GLM, MiniMax) that have one of those signs, too
+
 
 def detect_format(template: str) -> ToolFormat | None:
     """The format that the text of a chat template speaks of; None for one that is not known."""
+    if any(sign in template for sign in _OTHERS):
+        return None
     return next((FORMATS[name] for sign, name in _SIGNS if sign in template), None)
 
 

@@ -20,8 +20,6 @@ from pellucid.structured_outputs import StructuredOutputs
 _SPACE: Element = {"type": "regex", "pattern": r"[ \n]{0,4}"}
 _NO_CALL_FIRST: Element = {"type": "regex", "pattern": r"(?s:[ \t\r\n]*([^{ \t\r\n].*)?)"}
 _SAYS_MORE = frozenset({"additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"})
-
-
 _WHOLE = ("grammar", "gbnf")  # forms that cannot be a part of another one
 
 MAX_DEPTH = 36
@@ -102,7 +100,7 @@ class FormWriter:
 
     def _free(self, toolbox: Toolbox, format: ToolFormat) -> Element:
         """Text in which a call may begin where the format's first marker stands; without one, at the very beginning."""
-        if not format.openers or format.edge_openers:
+        if format.edge_openers:
             return either(self._calls(toolbox, format), _NO_CALL_FIRST)
         if format.begin:
             tags = [self._tag([format.begin[0], *self._calls(toolbox, format)["elements"][1:]])]

@@ -10,8 +10,8 @@ The score of a sequence is its cumulative log-probability / its number of tokens
 "Google's Neural Machine Translation System", in the simpler form of fairseq and transformers). Of equals, the pair of
 the better sequence and then of the smaller token id comes first. At max_tokens live sequences count as finished.
 
-Each live sequence is computed by a request of its own that reads one row of logits. They share the KV blocks of what
-they have in common, and like every request they give the same rows in any company.
+Each live sequence is computed by a request of its own that reads one row of logits, a new one for each token. They
+share the KV blocks of what they have in common, and like every request they give the same rows in any company.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class BestTokens:
 
 @dataclass(frozen=True)
 class Beam:
-    """A sequence after the prompt, with its cumulative log-probability and how its tokens were chosen."""
+    """A sequence after the prompt: its tokens, each with the likely ones it was chosen from, and their cumulative
+    log-probability. It continues the sequence that was at place `parent` a step before.
+    """
 
     token_ids: tuple[int, ...] = ()
     logprob: float = 0.0
+    parent: int = 0
     choices: tuple[tuple[RankedToken, Sequence[RankedToken]], ...] = ()
-
-    def then(self, token: RankedToken, others: Sequence[RankedToken]) -> Beam:
-        return Beam((*self.token_ids, token.token_id), self.logprob + token.logprob, (*self.choices, (token, others)))
 
     def score(self, length_penalty: float) -> float:
         return float(self.logprob / len(self.token_ids) ** length_penalty)
@@ -67,14 +67,26 @@ def grow(
 
     `found` has for each beam its most likely next tokens, `width` and as many more as there are end tokens.
     """
-    pairs = [beam.then(token, tokens) for beam, tokens in zip(live, found, strict=True) for token in tokens]
-    pairs.sort(key=lambda pair: -pair.logprob)  # stable: of equals the better beam and the likelier token stay first
-    ended = [pair for pair in pairs[:width] if pair.token_ids[-1] in end_token_ids]
-    return [pair for pair in pairs if pair.token_ids[-1] not in end_token_ids][:width], ended
+    pairs = [
+        (beam.logprob + token.logprob, i, token)
+        for i, (beam, tokens) in enumerate(zip(live, found, strict=True))
+        for token in tokens
+    ]
+    pairs.sort(key=lambda pair: -pair[0])  # stable: of equals the better beam and the likelier token stay first
+
+    def beam_of(logprob: float, parent: int, token: RankedToken) -> Beam:
+        before = live[parent]
+        return Beam((*before.token_ids, token.token_id), logprob, parent, (*before.choices, (token, found[parent])))
+
+    ended = [beam_of(*pair) for pair in pairs[:width] if pair[2].token_id in end_token_ids]
+    going_on = [pair for pair in pairs if pair[2].token_id not in end_token_ids]
+    return [beam_of(*pair) for pair in going_on[:width]], ended
 
 
 class BeamSearch(Contest):
-    """`make_member(index, token_ids, readout)` makes the request that computes one sequence."""
+    """`make_member(index, token_ids, readout)` makes the request that computes one sequence. Its leader is the one that
+    computed all but the last token: the KV blocks are shared, and one token is left to compute.
+    """
 
     def __init__(
         self,
@@ -126,7 +138,8 @@ class BeamSearch(Contest):
         for beam in self._live:
             token_ids = [*self._prompt, *beam.token_ids]
             member = self._make_member(self._num_members, token_ids, BestTokens(len(token_ids), count))
-            member.contest = self
+            member.contest, member.keeps_blocks = self, True
+            member.leader = self.members[beam.parent] if self.members else None
             members.append(member)
             self._num_members += 1
         return members

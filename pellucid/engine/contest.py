@@ -82,6 +82,49 @@ class BestOf(Contest):
         return ()
 
 
+class Contests:
+    """The contests of an engine that are not over."""
+
+    def __init__(self) -> None:
+        self._contests: dict[Contest, None] = {}
+
+    def add(self, contest: Contest) -> None:
+        self._contests[contest] = None
+
+    def leave(self, request: Request, contest: Contest) -> Sequence[Request]:
+        """End an answer, or every answer with one of the members; the members that this leaves without a purpose."""
+        for answer in [request] if request in contest.answers else contest.answers:
+            contest.end(answer, "abort")
+        if not contest.is_over:
+            return ()
+        self._contests.pop(contest, None)
+        members, contest.members = contest.members, ()
+        return members
+
+    def settle(self, changed: Sequence[Request]) -> tuple[list[Request], list[Request]]:
+        """`changed` after a step, with answers that are decided in place of members; and the members to be queued."""
+        known = [request for request in changed if request.contest is None]
+        upcoming: list[Request] = []
+        for member in changed:
+            contest = member.contest
+            if contest is None or contest not in self._contests or member.finish_reason is None:
+                continue
+            upcoming += contest.member_ended()
+            if contest.is_over:
+                del self._contests[contest]
+                known += contest.answers
+        return known, upcoming
+
+    def fail(self, error: str) -> None:
+        """End all of them and their members, which may be anywhere between two rounds."""
+        for contest in self._contests:
+            for answer in contest.answers:
+                contest.end(answer, "error", error)
+            for member in contest.members:
+                member.finish_reason = member.finish_reason or "abort"
+        self._contests.clear()
+
+
 def cumulative_logprob(request: Request) -> float:
     """Of its answer so far, as far as log-probabilities were asked for."""
     return sum(next(iter(position.values())).logprob for position in request.logprobs)

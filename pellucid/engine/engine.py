@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pellucid.cache.manager import CacheManager
 from pellucid.config import EngineConfig
-from pellucid.engine.contest import Contest
+from pellucid.engine.contest import Contests
 from pellucid.engine.drafter import Drafter
 from pellucid.engine.intake import Intake
 from pellucid.engine.masks import MaskThread
@@ -76,7 +76,7 @@ class Engine:
         self._masks = MaskThread()
         self._counts = Counts()
         self._unfinished: dict[Request, None] = {}
-        self._contests: dict[Contest, None] = {}
+        self._contests = Contests()
         self._advancing: Request | None = None
         self.cache = CacheManager(program.info.kv_groups, enable_prefix_caching=config.enable_prefix_caching)
         self._start_books()
@@ -132,7 +132,7 @@ class Engine:
         )
         contest = requests[0].contest
         if contest is not None:
-            self._contests[contest] = None
+            self._contests.add(contest)
         for request in requests if contest is None else contest.members:
             self._queue(request)
         self._counts.prompt_tokens += requests[0].num_prompt_tokens
@@ -170,23 +170,14 @@ class Engine:
     def abort(self, requests: Iterable[Request]) -> None:
         """End those of `requests` that are not finished; their blocks are free when this returns."""
         for request in requests:
-            if request.contest is not None:
-                self._leave(request, request.contest)
-            elif request.finish_reason is None:
-                self._finish(request, "abort")
+            contest = request.contest
+            for ending in [request] if contest is None else self._contests.leave(request, contest):
+                if ending.finish_reason is None:
+                    self._finish(ending, "abort")
+        self.scheduler.collect()
 
     def stats(self) -> EngineStats:
         return self._counts.stats(self.scheduler, self.cache.stats())
-
-    def _leave(self, request: Request, contest: Contest) -> None:
-        """End an answer of a contest, or all of them with one of its members; without answers there is no contest."""
-        for answer in [request] if request in contest.answers else contest.answers:
-            contest.end(answer, "abort")
-        if contest.is_over:
-            self._contests.pop(contest, None)
-            for member in contest.members:
-                if member.finish_reason is None:
-                    self._finish(member, "abort")
 
     def step(self) -> list[Request]:
         """Run one step. The requests that got a token or ended; empty when there is nothing to do.
@@ -194,7 +185,10 @@ class Engine:
         Where every request waits for its grammar, this waits a moment for one of them.
         """
         try:
-            changed = self._settle(self._step())
+            changed, upcoming = self._contests.settle(self._step())
+            for request in upcoming:
+                self._queue(request)
+            self.scheduler.collect()
             if not self.has_unfinished:
                 self.cache.check_empty()
             return changed
@@ -209,12 +203,7 @@ class Engine:
             torn.error, torn.finish_reason = "it was interrupted while it got a token", "error"
             torn.times.finished = perf_counter()
         self._advancing = None
-        for contest in self._contests:  # its members may be anywhere between two rounds
-            for answer in contest.answers:
-                contest.end(answer, "error", "it was interrupted between two tokens")
-            for member in contest.members:
-                member.finish_reason = member.finish_reason or "abort"
-        self._contests.clear()
+        self._contests.fail("it was interrupted between two tokens")
         self._unfinished = {r: None for r in self._unfinished if r.finish_reason is None}
         self._start_books()
 
@@ -240,20 +229,6 @@ class Engine:
         changed = self._advance(plan, own_rows)
         self._counts.steps += 1
         return [*failed, *changed]
-
-    def _settle(self, changed: list[Request]) -> list[Request]:
-        """`changed` as the callers know their requests: of a contest the answers, and these when they are decided."""
-        known = [request for request in changed if request.contest is None]
-        for member in changed:
-            contest = member.contest
-            if contest is None or contest not in self._contests or member.finish_reason is None:
-                continue
-            for request in contest.member_ended():
-                self._queue(request)
-            if contest.is_over:
-                del self._contests[contest]
-                known += contest.answers
-        return known
 
     def _take_constraints(self) -> list[Request]:
         """Hand samplers the constraints that are compiled by now. The requests that failed over it."""

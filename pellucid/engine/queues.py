@@ -64,7 +64,9 @@ class Queues:
 
     def _enqueue(self, request: Request) -> None:
         leader = request.leader
-        if leader is None or leader.finish_reason or leader.num_preemptions or leader.has_prompt:
+        if leader is not None and leader.keeps_blocks:
+            self.waiting.prepend(request)  # it goes on with what has begun
+        elif leader is None or leader.finish_reason or leader.num_preemptions or leader.has_prompt:
             self.waiting.append(request)
         else:
             self._followers.setdefault(leader, []).append(request)

@@ -73,6 +73,7 @@ class Request:
     error: str | None = None
     times: Times = field(default_factory=Times)
     contest: Contest | None = None
+    keeps_blocks: bool = False  # when it has ended well, until those it leads have begun
     num_lost_tokens: int = 0
 
     @property

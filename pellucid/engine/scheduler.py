@@ -62,6 +62,7 @@ class Scheduler:
         self.shares = TenantShares()
         self.running: list[Request] = []  # by priority, and then in the order they were admitted
         self.queues = Queues(self.shares)
+        self._kept: dict[Request, None] = {}  # ended ones whose blocks others are about to share
 
     def __iter__(self) -> Iterator[Request]:
         """Every request that is not finished."""
@@ -77,12 +78,24 @@ class Scheduler:
         self.queues.add(request)
 
     def remove(self, request: Request) -> None:
-        """Forget a request, wherever it is, and free its blocks."""
+        """Forget a request, wherever it is, and free its blocks; those that are kept are freed by `collect`."""
         if not self.queues.remove(request):
             self.running.remove(request)
-        self.cache.free(request.key)
+        if request.keeps_blocks and request.finish_reason == "stop":
+            self._kept[request] = None
+        else:
+            self.cache.free(request.key)
         self.shares.leave(request.tenant)
         self.queues.release_followers(request)
+
+    def collect(self) -> None:
+        """Free the blocks of ended requests that no waiting one will share any more."""
+        if self._kept:
+            leaders = {request.leader for request in self.queues}
+            for request in list(self._kept):
+                if request not in leaders and (request.contest is None or request not in request.contest.members):
+                    del self._kept[request]
+                    self.cache.free(request.key)
 
     def computed(self, request: Request, num_tokens: int) -> None:
         """The first `num_tokens` tokens of a running request are in the cache. Others may now use its full blocks."""
@@ -169,7 +182,7 @@ class Scheduler:
             count = self._count(request, start, step)
             digests = self._digests(request, start)
             if not count or not self.cache.admit(request.key, digests, start, start + count, request.num_tokens):
-                return False
+                return bool(count) and self._give_up_kept() and self._admit(request, step)
             self._begin(request, start, count, step)
         return True
 
@@ -209,12 +222,22 @@ class Scheduler:
         When blocks are that scarce, nobody is admitted in this step: a newcomer would take what others wait for.
         """
         while not self.cache.reserve(request.key, start, end):
+            if self._give_up_kept():
+                continue
             worst = next(r for r in reversed(self.running) if r not in step.scheduled)
             step.out_of_blocks = True
             if worst is request:
                 return False
             self._preempt(worst, step)
         return True
+
+    def _give_up_kept(self) -> bool:
+        """Free what is kept, because blocks are scarce; False if nothing is."""
+        had_some = bool(self._kept)
+        for request in self._kept:
+            self.cache.free(request.key)
+        self._kept.clear()
+        return had_some
 
     def _preempt(self, request: Request, step: StepInMaking) -> None:
         self.running.remove(request)
@@ -227,7 +250,7 @@ class Scheduler:
         step.preempted.append(request)
         self.queues.release_followers(request)
 
-    def _rank(self, request: Request) -> tuple[int, int]:
+    def _rank(self, request: Request) -> tuple[int, float]:
         return request.priority, self.shares[request.tenant]
 
     def _count(self, request: Request, start: int, step: StepInMaking) -> int:

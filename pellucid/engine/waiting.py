@@ -3,8 +3,11 @@ of arrival.
 
 Fairness is that of virtual token counters (Sheng et al. 2024, "Fairness in Serving Large Language Models"): a tenant is
 charged for each token that is computed for it, and of those with something to do the one with the smallest counter goes
-first. A tenant that comes back is lifted to the smallest counter of those that stayed: having been away earns nothing.
-A cached token is charged to nobody, and nothing is held back from a tenant while nobody else wants it.
+first. A tenant that comes, or comes back, is lifted to the virtual time (Demers et al. 1989, "Analysis and Simulation
+of a Fair Queueing Algorithm"): what each of those that were there would have had by now, had they been served in equal
+parts. So having been away earns nothing, and no row of newcomers, however long, keeps going before one that had more
+than they: the smallest counter, which the first paper lifts to, would never rise. A cached token is charged to nobody,
+and nothing is held back from a tenant while nobody else wants it.
 """
 
 from __future__ import annotations
@@ -19,31 +22,31 @@ class TenantShares:
     """Tokens computed for each tenant, comparable between those that have unfinished requests."""
 
     def __init__(self) -> None:
-        self._num_tokens: dict[str, int] = {}
+        self._num_tokens: dict[str, float] = {}
         self._num_requests: Counter[str] = Counter()
+        self._virtual_time = 0.0
 
     def arrive(self, tenant: str) -> None:
         """A request of `tenant` is there."""
         if not self._num_requests[tenant]:
-            least = min((self._num_tokens[t] for t, n in self._num_requests.items() if n), default=0)
-            self._num_tokens[tenant] = max(least, self._num_tokens.get(tenant, 0))
+            self._num_tokens[tenant] = max(self._virtual_time, self._num_tokens.get(tenant, 0.0))
         self._num_requests[tenant] += 1
 
     def leave(self, tenant: str) -> None:
-        """A request of `tenant` is finished. Whoever has none left, and had less than all others, is forgotten."""
+        """A request of `tenant` is finished. Whoever has none left, and had no more than others, is forgotten."""
         self._num_requests[tenant] -= 1
         if not self._num_requests[tenant]:
             del self._num_requests[tenant]
-            least = min((self._num_tokens[t] for t in self._num_requests), default=None)
             absent = self._num_tokens.keys() - self._num_requests.keys()
             for t in absent:
-                if least is None or self._num_tokens[t] <= least:
+                if self._num_tokens[t] <= self._virtual_time:
                     del self._num_tokens[t]
 
     def charge(self, tenant: str, num_tokens: int) -> None:
         self._num_tokens[tenant] += num_tokens
+        self._virtual_time += num_tokens / len(self._num_requests)
 
-    def __getitem__(self, tenant: str) -> int:
+    def __getitem__(self, tenant: str) -> float:
         return self._num_tokens[tenant]
 
 

@@ -116,4 +116,6 @@ class _Embeddings(Work):
         return vector.astype("<f4").tobytes()
 
     def body(self, results: Sequence[bytes], *, key: str, created: int, with_receipts: bool) -> dict[str, Any]:
-        return embeddings_body(results, form=self._request.form, model=self._served[0], num_tokens=self._num_tokens)
+        form, model = self._request.form, self._served[0]
+        body = embeddings_body(results, form=form, model=model, num_tokens=self._num_tokens)
+        return {**body, "pellucid": []} if with_receipts else body  # nothing that `pellucid verify` could replay

@@ -64,10 +64,20 @@ def test_a_stream_says_the_same_piece_by_piece(smollm2: LLM) -> None:
     assert len(deltas) > 3
 
 
-@pytest.mark.parametrize("name", ["qwen3_coder", "llama3", "mistral_args"])
-def test_smollm2_in_other_forms(smollm2: LLM, name: str) -> None:
-    params = SamplingParams(seed=7, temperature=1, max_tokens=60, n=2)
-    [result] = smollm2.chat([USER], params, tools=[WEATHER], tool_choice="required", tool_prompt=True, tool_parser=name)
+def test_smollm2_in_other_forms(smollm2: LLM, soak: bool) -> None:
+    for seed, name in enumerate(FORMATS if soak else ["qwen3_coder", "llama3", "mistral_args"]):
+        params = SamplingParams(seed=seed, temperature=1, max_tokens=160 if soak else 60, n=24 if soak else 2)
+        [result] = smollm2.chat(
+            [USER], params, tools=TOOLS if soak else [WEATHER], tool_choice="required", tool_prompt=True,
+            tool_parser=name,
+        )  # fmt: skip
+        for output in result.outputs:
+            check(output, *SCHEMAS)
+
+
+def test_every_answer_of_a_contest_is_read(smollm2: LLM) -> None:
+    params = SamplingParams(max_tokens=60, n=2, best_of=3, seed=1)
+    [result] = smollm2.chat([USER], params, tools=[WEATHER], tool_choice=NAMED, tool_prompt=True)
     for output in result.outputs:
         check(output, "get_weather")
 

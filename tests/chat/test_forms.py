@@ -95,7 +95,8 @@ def read(name: str, box: Toolbox, text: str, reasoning: str | None = None, **giv
 
 @pytest.mark.parametrize("name", list(FORMATS))
 def test_the_forms_of_calls(name: str, table: Any) -> None:
-    call, required = CALLS[name], toolbox("required")
+    call, required, format = CALLS[name], toolbox("required"), FORMATS[name]
+    assert (*format.begin, *format.before)[:1] == format.openers[:1] or format.edge_openers  # what may come among text
     assert fits(table, call, name, required)
     assert fits(table, call, name, toolbox(NAMED))
     found = read(name, required, call)

@@ -200,7 +200,7 @@ FRAGMENTS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data(), format=st.sampled_from(list(FORMATS)), parallel=st.booleans())
 def test_it_does_not_matter_how_an_answer_is_cut(data: st.DataObject, format: str, parallel: bool) -> None:
     own = [answer for name, answer, _, _ in ANSWERS if name == format and len(answer) < 200]
@@ -232,6 +232,7 @@ def test_it_does_not_matter_how_an_answer_is_cut(data: st.DataObject, format: st
         ),
         ("mistral_args", '[TOOL_CALLS]get_weather[ARGS]{"city": "Ulm", "days": 3}[TOOL_CALLS]now[ARGS]{}'),
         ("gemma4", '<|tool_call>{"name": "get_weather", "arguments": {"city": "Ulm", "days": 3}}<tool_call|>'),
+        ("mistral", '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Ulm", "days": 3}}]'),
     ],
 )
 def test_forced_calls_are_reported_as_they_grow_and_when_they_are_cut_off(format: str, answer: str) -> None:
@@ -241,7 +242,7 @@ def test_forced_calls_are_reported_as_they_grow_and_when_they_are_cut_off(format
     assert joined(deltas) == found(whole)
     assert len([c for d in deltas for c in d.tool_calls]) > 15
     start = answer.index('{"city"')
-    first_call = len(answer) if format in ("hermes", "gemma4") else answer.index("}") + 1
+    first_call = len(answer) if format in ("hermes", "gemma4", "mistral") else answer.index("}") + 1
     for end in range(1, start + 1):  # cut off before anything of it can be reported
         cut = parser(format, "required")
         cut.feed(answer[:end], final=True)
@@ -253,6 +254,26 @@ def test_forced_calls_are_reported_as_they_grow_and_when_they_are_cut_off(format
         assert cut.tool_calls[0].name == "get_weather"
         assert cut.tool_calls[0].arguments == whole.tool_calls[0].arguments[: end - start]
         assert found(parse(parser(format, "required"), list(answer[:end]))[0]) == found(cut)
+
+
+def test_parameters_of_a_forced_call_are_reported_one_by_one() -> None:
+    answer = (
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nUlm\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
+        "</function>\n</tool_call>"
+    )
+    whole, deltas = parse(parser("qwen3_coder", "required"), list(answer))
+    assert [c.arguments for d in deltas for c in d.tool_calls] == ["{", '"city": "Ulm"', ', "days": 3', "}"]
+    assert joined(deltas) == found(whole)
+    cut = parser("qwen3_coder", "required")
+    cut.feed(answer[: answer.index("3\n")], final=True)
+    assert (cut.content, cut.tool_calls[0].arguments) == ("", '{"city": "Ulm"')
+
+
+def test_a_list_of_forced_calls_gives_arguments_as_they_were_written() -> None:
+    answer = '[TOOL_CALLS][{"name": "add", "arguments": {"numbers":[1.0, 2e3]}}, {"name": "now", "arguments": { }}]'
+    whole, deltas = parse(parser("mistral", "required"), list(answer))
+    assert [call.arguments for call in whole.tool_calls] == ['{"numbers":[1.0, 2e3]}', "{ }"]
+    assert joined(deltas) == found(whole)
 
 
 def test_only_one_call_where_no_more_are_wanted() -> None:
@@ -327,7 +348,7 @@ def test_long_hostile_answers_take_linear_time(format: str) -> None:
     openers = [*FORMATS[format].openers, *FORMATS[format].edge_openers]
     for filler in ('{"', "{", '"', " ", "(", "[", "<function=now><parameter=a>", "call:now{", "\\"):
         for opener in openers:
-            answer = (opener + filler) * (60_000 // len(opener + filler))
+            answer = (opener + filler) * (30_000 // len(opener + filler))
             whole = parser(format)
             for start in range(0, len(answer), 1000):
                 whole.feed(answer[start : start + 1000])

@@ -97,6 +97,9 @@ def test_a_template_without_a_place_for_tools(tokenizer: Tokenizer) -> None:
     unknown = "{{ tools }}" + CHATML
     with pytest.raises(InvalidRequest, match=r"not known how this model writes tool calls.*hermes"):
         turn(tokenizer, unknown)
+    for other in ("<tool_call>{{ m }}<arg_key>", '<tool_call><invoke name="{{ m }}">'):
+        with pytest.raises(InvalidRequest, match="not known how this model writes tool calls"):
+            turn(tokenizer, f"{unknown}{{# {other} #}}")
     assert turn(tokenizer, unknown, tool_parser="llama3").format is not None
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from support.beam_definition import beam_search
 from support.fake_model import END_OF_TURN, EOS, VOCAB_SIZE, ByteTokenizer, FakeProgram, hashed
+from support.tiny_model import write_tiny_model
 
 from pellucid.config import EngineConfig
+from pellucid.engine.async_engine import AsyncLLM
 from pellucid.engine.contest import cumulative_logprob
 from pellucid.engine.engine import Engine
+from pellucid.engine.llm import LLM
+from pellucid.engine.outputs import RequestOutput, StreamChunk
 from pellucid.engine.request import Request
 from pellucid.sampling import SamplingParams
 
-ENDS = {EOS, END_OF_TURN}
+KV = "80KiB"
+"""Room for five blocks of the Story model."""
 
 
 def ending(tokens: list[int]) -> np.ndarray:
@@ -67,6 +74,16 @@ def test_beam_search_is_that_of_the_definition(width: int, penalty: float) -> No
         for r, (score, tokens) in zip(found, wanted, strict=False):
             assert cumulative_logprob(r) / len(tokens) ** penalty == pytest.approx(score, rel=1e-5)
             assert r.finish_reason == ("stop" if tokens[-1] in ends else "length")
+
+
+@pytest.mark.parametrize("prefix_caching", [True, False])
+def test_beams_share_blocks_and_compute_one_token_each(prefix_caching: bool) -> None:
+    engine = make(enable_prefix_caching=prefix_caching)
+    answers(engine, "a prompt of more than one block", beam_width=4, n=1)
+    first, *others = [len(batch.token_ids) for batch in engine.program.batches]  # type: ignore[attr-defined]
+    assert first == len("a prompt of more than one block")
+    assert max(others) <= 4, "what was computed was computed again"
+    assert engine.program.copies, "nobody wrote into a block that was shared"  # type: ignore[attr-defined]
 
 
 def test_one_beam_is_the_most_likely_token_every_time() -> None:
@@ -146,6 +163,11 @@ def test_cancelling_frees_everything_at_any_moment() -> None:
         assert {r.finish_reason for r in [*beams, *best]} <= {"abort", "stop", "length"}
         finish(engine)
         assert told(other) == told(answers(make(), "not me", temperature=0))
+        for _ in range(num_steps):
+            beams = engine.add_request(list(b"alone"), SamplingParams(beam_width=4, n=2, max_tokens=12))
+            engine.step()
+        engine.abort(list(engine.scheduler))
+        engine.cache.check(idle=True)
 
 
 def test_an_answer_that_is_not_wanted_any_more_leaves_the_others() -> None:
@@ -183,3 +205,69 @@ def test_an_interrupted_step_leaves_no_contest_waiting(monkeypatch: pytest.Monke
     assert beams[0].finish_reason == "error"
     assert not engine.has_unfinished
     finish(engine)
+
+
+class Row:
+    """A readout of one row of logits."""
+
+    reads: Literal["hidden", "logits"] = "logits"
+
+    def __init__(self, position: int) -> None:
+        self.wanted = range(position, position + 1)
+        self.row = np.zeros(0, np.float32)
+
+    def take(self, rows: np.ndarray) -> None:
+        for row in rows:
+            self.row, self.wanted = row.copy(), self.wanted[1:]
+
+
+def test_the_story_model_in_company(story_path: Path) -> None:
+    """A real model on the kernels: the definition is given logits that are computed cold, one sequence at a time."""
+    prompt, params = "Once upon a time", SamplingParams(beam_width=4, n=4, max_tokens=10, logprobs=1)
+    with LLM(str(story_path), max_model_len=64, enable_prefix_caching=False) as cold:
+        engine, ids = cold._engine, cold.tokenize(prompt)
+
+        def logits(tokens: list[int]) -> np.ndarray:
+            row = Row(len(tokens) - 1)
+            engine.add_readout(tokens, row)
+            finish(engine)
+            return row.row
+
+        ends = set(cold.tokenizer.eos_token_ids)
+        wanted = beam_search(logits, ids, width=4, max_tokens=10, end_token_ids=ends)
+        [alone] = cold.generate(prompt, params)
+    assert [answer.token_ids for answer in alone.outputs] == [tokens for _, tokens in wanted[:4]]
+    with LLM(str(story_path), max_model_len=64, max_num_seqs=8, max_num_batched_tokens=16, kv_cache_memory=KV) as llm:
+        company = [SamplingParams(n=3, best_of=4, seed=1, max_tokens=20), SamplingParams(temperature=0, max_tokens=30)]
+        results = llm.generate(["The dog", "A cat", prompt, "Tom and"], [*company, params, company[0]])
+        assert llm.stats().preemptions_total > 0
+    assert results[2].outputs == alone.outputs
+
+
+def test_streams_have_such_answers_in_one_piece(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "tiny.gguf")
+    for asked in (
+        SamplingParams(n=2, best_of=4, seed=1, max_tokens=6),
+        SamplingParams(beam_width=3, n=2, max_tokens=6),
+    ):
+        with LLM(str(path), max_model_len=64) as llm:
+            [result] = llm.generate("hello", asked)
+            chunks = list(llm.stream("hello", asked))
+
+        async def ask(params: SamplingParams) -> tuple[RequestOutput, list[StreamChunk]]:
+            async with AsyncLLM(str(path), max_model_len=64) as llm:
+                left = llm.generate("leave me", params)
+                task = asyncio.create_task(anext(aiter(left)))  # type: ignore[arg-type]
+                await asyncio.sleep(0.01)
+                task.cancel()
+                return await llm.generate("hello", params), [chunk async for chunk in llm.generate("hello", params)]
+
+        awaited, streamed = asyncio.run(ask(asked))
+        assert awaited.outputs == result.outputs
+        for pieces in (chunks, streamed):
+            assert [(c.index, c.text, c.token_ids) for c in pieces] == [
+                (o.index, o.text, o.token_ids) for o in result.outputs
+            ]
+            assert pieces[-1].result is not None
+            assert pieces[-1].result.outputs == result.outputs
+        assert result.usage.completion_tokens >= sum(len(o.token_ids) for o in result.outputs)

@@ -43,20 +43,23 @@ def test_the_banner_and_an_answer(story_server: Server) -> None:
 def test_sigterm_lets_what_runs_end_and_refuses_the_rest(story_path: Path) -> None:
     with Server(str(story_path), "--log-format", "json") as server:
         engines = server.children()
-        answers: list[httpx.Response] = []
-        running = threading.Thread(target=lambda: answers.append(complete(server.url, max_tokens=400, n=8)))
-        running.start()
-        with httpx.Client() as client:
-            until = time.monotonic() + 20
-            while "pellucid_queued_requests 0.0" in client.get(f"{server.url}/metrics").text and not answers:
-                assert time.monotonic() < until
+        body = {**STORY, "max_tokens": 400, "n": 8, "stream": True}
+        with (
+            httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as answer,
+            httpx.Client() as other,
+        ):
+            lines = answer.iter_lines()
+            next(lines)
             server.process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-            refused = client.post(f"{server.url}/v1/completions", json=STORY)
+            until = time.monotonic() + 10
+            while (ready := other.get(f"{server.url}/health/ready")).status_code == 200:
+                assert time.monotonic() < until
+            assert ready.json() == {"status": "draining"}
+            refused = other.post(f"{server.url}/v1/completions", json=STORY)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
-        running.join(60)
-        assert answers[0].status_code == 200
-        assert answers[0].json()["usage"]["completion_tokens"] == 8 * 400
+            rest = "".join(lines)
+        assert rest.count('"finish_reason":"length"') == 8
+        assert rest.endswith("data: [DONE]")
         assert server.stop() == 0
         assert gone(engines)
         for line in server.log.splitlines():

@@ -20,6 +20,7 @@ from pellucid import LLM
 from pellucid.errors import InvalidParameter
 from pellucid.tools.batch import BatchReport, BatchRun, BatchSettings
 from pellucid.tools.batch_files import BatchInput, journal_path
+from pellucid.tools.verify import read_results
 
 SETTINGS = BatchSettings(("tiny",), receipts=True)
 
@@ -126,6 +127,7 @@ def test_embeddings_are_those_of_the_library(llm: LLM, tmp_path: Path) -> None:
     [expected] = llm.embed("one")
     assert first["body"]["data"] == [{"object": "embedding", "index": 0, "embedding": expected.embedding.tolist()}]
     assert first["body"]["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    assert list(read_results(file.with_name("out.jsonl"))) == []
     others = llm.embed(["one", [5, 6, 7]], **options)  # type: ignore[arg-type]
     assert [base64.b64decode(item["embedding"]) for item in second["body"]["data"]] == [
         other.embedding.tobytes() for other in others

@@ -5,16 +5,21 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from support.command import COMMAND
+from support.fake_model import ByteTokenizer
+from support.invariance import quantised_graph
 from support.sabotage import one_wrong_token
 from support.tiny_model import write_tiny_model
 
 from pellucid import LLM
+from pellucid.engine.loader import LoadedModel
 from pellucid.errors import InvalidParameter
+from pellucid.executors import get_executor
 from pellucid.executors.base import Batch, BlockCopy, StepResult
 from pellucid.sampling import SamplingParams
 from pellucid.tools.verify import first_receipt, read_results, verify_results, verify_workload
@@ -71,6 +76,18 @@ def test_a_sound_engine_has_no_differences(llm: LLM) -> None:
     assert report.num_right_drafts > 5
     assert report.num_wrong_drafts > 50
     assert verify_workload(llm._model, count=30, sample=5, seed=1).num_requests == 5
+
+
+def test_windows_change_nothing() -> None:
+    """Two layers, one of which sees 20 tokens, on the CPU executor; its group has fewer blocks."""
+    program = get_executor("cpu").compile(quantised_graph(), [24, 18])
+    config = SimpleNamespace(vocab_size=260)
+    model = LoadedModel(Path("two-layers"), config, program, ByteTokenizer(), 192, None)  # type: ignore[arg-type]
+    report = verify_workload(model, count=54)
+    program.close()
+    assert report.differences == []
+    assert report.num_preemptions > 10
+    assert report.num_right_drafts > 50
 
 
 def test_one_wrong_token_is_found(llm: LLM) -> None:
