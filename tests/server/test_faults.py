@@ -83,6 +83,8 @@ async def survive(name: str, site: Site, seconds: float) -> None:
     assert not tally.wrong, tally.wrong[:3]
     if not fault.costs_others:
         assert tally.refused == 0
+    if not fault.fails_step:
+        assert tally.failed == 0
     await site.at_rest()
     assert len(site.server.children()) == 1
     for line in site.server.log.splitlines():
@@ -90,7 +92,7 @@ async def survive(name: str, site: Site, seconds: float) -> None:
     with suppress(TimeoutError):
         await settled(lambda: not (Counter(site.open_files()) - Counter(files)))
     assert Counter(site.open_files()) - Counter(files) == Counter()
-    assert site.num_threads() <= threads + 1
+    assert site.num_threads() <= threads + 6  # a pool may have been filled, once
     print(f"{name}: ready after {took:.2f} s, {tally.exact} exact, {tally.refused} refused")
 
 

@@ -18,18 +18,24 @@ from support.site import Site, check_refusal
 
 @dataclass(frozen=True)
 class Fault:
-    """`costs_others`: requests beside it may be refused with 503, too, because they share what was lost."""
+    """`costs_others`: requests beside it may be refused with 503, too, because they share what was lost.
+
+    `fails_step`: those in the same step may get a 500.
+    """
 
     do: Callable[[Site], Awaitable[None]]
     costs_others: bool
+    fails_step: bool
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(*, costs_others: bool = False) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
+def fault(
+    *, costs_others: bool = False, fails_step: bool = False
+) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
     def register(do: Callable[[Site], Awaitable[None]]) -> None:
-        FAULTS[do.__name__] = Fault(do, costs_others)
+        FAULTS[do.__name__] = Fault(do, costs_others, fails_step)
 
     return register
 
@@ -133,12 +139,12 @@ async def step_is_slow(site: Site) -> None:
 # ---- one request
 
 
-@fault(costs_others=True)  # those of the same step
+@fault(fails_step=True)
 async def step_raises(site: Site) -> None:
     check_refusal(await site.complete("raise"), 500)
 
 
-@fault(costs_others=True)
+@fault(fails_step=True)
 async def memory_runs_out_in_a_step(site: Site) -> None:
     check_refusal(await site.complete("memory"), 500)
 

@@ -36,6 +36,7 @@ class Tally:
 
     exact: int = 0
     refused: int = 0  # 503 in the shape of the API
+    failed: int = 0  # 500 in that shape
     wrong: list[str] = field(default_factory=list)
 
 
@@ -81,6 +82,10 @@ class Site:
             if answer.status_code == 503:
                 check_refusal(answer)
                 tally.refused += 1
+                return
+            if answer.status_code == 500:
+                check_refusal(answer, 500)
+                tally.failed += 1
                 return
             [choice] = answer.json()["choices"]
             found = choice["text"], choice["logprobs"]["token_logprobs"]
