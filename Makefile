@@ -14,11 +14,11 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak soak-server faults proof check bench bench-peers bench-many bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
+.PHONY: help run test soak soak-server faults proof check aarch64 bench bench-peers bench-many bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z0-9-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
 
 run: setup ## set up on first use, fetch the built-in model, stream an answer (MODEL=…, PROMPT=…)
 	@$(VENV)/bin/pellucid run $(MODEL) "$(PROMPT)"
@@ -44,6 +44,9 @@ check: setup-dev ## lint, format, types, C++ format, import direction
 	@$(VENV)/bin/mypy
 	@find pellucid/native -name '*.cpp' -o -name '*.h' | xargs -r $(VENV)/bin/clang-format --dry-run -Werror
 	@$(PY) -m pytest tests/test_imports.py
+
+aarch64: setup-dev ## cross-compile for aarch64 and run the op table there, under emulation (Debian; qemu-user)
+	@PY="$(abspath $(PY))" scripts/aarch64.sh
 
 bench: setup ## measure speed, cold start and memory of all benchmark models
 	@$(PY) benchmarks/run.py

@@ -9,13 +9,12 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import repeat
 from numbers import Integral
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pellucid.chat.tools import ToolChoice
 from pellucid.chat.turn import ChatOptions, ChatTurns, Turn
 from pellucid.config import EngineConfig
 from pellucid.engine.chat_answers import ChatReader, chat_params
-from pellucid.engine.classify import ClassificationOutput, classify
 from pellucid.engine.engine import Engine
 from pellucid.engine.loader import LoadedModel, load_model
 from pellucid.engine.offline import Job, Refusal, answer_jobs
@@ -29,6 +28,9 @@ from pellucid.engine.stats import EngineStats
 from pellucid.errors import InvalidParameter, InvalidRequest
 from pellucid.fields import show
 from pellucid.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from pellucid.engine.classify import ClassificationOutput
 
 Prompt = str | Sequence[int]
 """Text, or token ids that are used as they are."""
@@ -295,6 +297,8 @@ class LLM:
         calibrate: bool | Sequence[str] = True,
         explain: bool = False,
     ) -> list[ClassificationOutput]:
+        from pellucid.engine.classify import classify
+
         several = [texts] if isinstance(texts, str) or not isinstance(texts, Sequence) else texts
         options: dict[str, Any] = {"template": template, "calibrate": calibrate, "explain": explain}
         return classify(reader, self._model, several, labels, **options)
