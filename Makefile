@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak soak-server faults proof check aarch64 bench bench-peers bench-many bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
+.PHONY: help run test soak soak-server faults proof check aarch64 bench bench-peers bench-many bench-servers bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +57,9 @@ bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (L
 
 bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (LLAMA_BIN=…) and vLLM (VLLM_PYTHON=…)
 	@$(PY) benchmarks/compare_many.py $(if $(LLAMA_BIN),--llama-bin "$(LLAMA_BIN)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(if $(VLLM_PYTHON),--vllm-python "$(VLLM_PYTHON)")
+
+bench-servers: setup ## our server beside llama-server (LLAMA_SERVER=program), 1 to 64 streams (MODELS=…)
+	@$(PY) benchmarks/compare_servers.py $(if $(MODELS),--models "$(MODELS)") $(if $(LLAMA_SERVER),--llama-server "$(LLAMA_SERVER)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
 
 bench-scheduling: setup ## what book-keeping costs a step, and what a shared prefix saves
 	@$(PY) benchmarks/scheduling.py

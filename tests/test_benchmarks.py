@@ -74,3 +74,52 @@ def test_the_proofs_run() -> None:
     unknown = subprocess.run([*script, "all"], capture_output=True, text=True, check=False)
     assert unknown.returncode == 2
     assert "there is no part all; expected some of machine, simulation" in unknown.stderr
+
+
+def test_servers_are_compared_by_medians() -> None:
+    import compare_servers
+
+    def one(rate: float, first: float) -> dict[str, object]:
+        times = {"p50": first, "p90": first, "p99": 2 * first}
+        return {"new_tokens_per_second": rate, "first_token": times, "between_tokens": None}
+
+    rounds = [
+        {"pellucid": one(30.0, 0.1), "llama-server": one(10.0, 0.4), "offline": {"new_tokens_per_second": 31.0}},
+        {"pellucid": one(50.0, 0.3), "llama-server": one(10.0, 0.4), "offline": {"new_tokens_per_second": 49.0}},
+    ]
+    model = {"title": "M", "runs": [{"streams": 8, "rounds": rounds}]}
+    (rate, rates), (time, times) = compare_servers.ratios(model)
+    assert (rate, time) == ("8 streams, tokens/s", "8 streams, first token p99")
+    assert (rates, times) == (pytest.approx(4.0), pytest.approx(2.0))
+    lines = compare_servers.table(model).splitlines()[2:]
+    assert [line.split()[2:4] for line in lines] == [
+        ["pellucid", "40.0"],
+        ["llama-server", "10.0"],
+        ["offline", "40.0"],
+    ]
+    assert "200 / 400" in lines[0]
+
+
+FAKE_SERVER = """#!{python}
+import http.server, sys
+port = int(sys.argv[sys.argv.index("--port") + 1])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def test_a_peer_is_started_and_stopped(tmp_path: Path) -> None:
+    import compare_servers
+
+    program = tmp_path / "llama-server"
+    program.write_text(FAKE_SERVER.format(python=sys.executable))
+    program.chmod(0o755)
+    with compare_servers.llama_server(program, tmp_path / "model.gguf", 8, 2) as url:
+        assert compare_servers._healthy(f"{url}/health")
+    assert not compare_servers._healthy(f"{url}/health")
+    program.write_text("#!/bin/false\n")
+    with pytest.raises(SystemExit, match="does not start"), compare_servers.llama_server(program, tmp_path, 8, 2):
+        pass

@@ -77,6 +77,7 @@ async def ask(site: Site, method: str, path: str, body: bytes = b"") -> Answer:
         transport.write(site.head(method, path, len(body)) + body)
         return await exchange.done
     finally:
+        exchange.done.cancel()  # nobody waits for it any more
         transport.abort()
 
 
