@@ -62,7 +62,7 @@ def parse_messages(given: Mapping[str, Any]) -> MessagesRequest:
     body.one_of("service_tier", ("auto", "standard_only"), "auto")
     chat: dict[str, Any] = {
         "tool_parser": body.optional_text("tool_parser"),
-        "tool_prompt": body.boolean("tool_prompt", False),
+        "tool_prompt": body.boolean("tool_prompt", False) if "tool_prompt" in body else None,
         "reasoning_parser": body.optional_text("reasoning_parser"),
         "chat_template_kwargs": body.value("chat_template_kwargs"),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pellucid.api.openai_schemas import COMMON
+from pellucid.api.openai_schemas import COMMON, TOOL_PROMPT
 from pellucid.api.sampling_schema import SAMPLING, Schema, boolean, closed, integer, text
 from pellucid.chat.tools import MAX_TOOLS
 from pellucid.sampling_fields import MAX_TOKENS
@@ -64,7 +64,7 @@ MESSAGES_BODY = closed(
         "metadata": closed({"user_id": text("has no effect")}),
         "service_tier": {"enum": ["auto", "standard_only"]},
         "tool_parser": text("how the model writes calls, where its template does not show it"),
-        "tool_prompt": boolean("describe tools in a system message rather than through the template"),
+        "tool_prompt": TOOL_PROMPT,
         "reasoning_parser": text("how reasoning is marked; none: leave it in the text"),
         "chat_template_kwargs": {"type": "object", "description": "variables for the chat template"},
         "priority": COMMON["priority"],

@@ -36,7 +36,7 @@ _CHAT_OPTIONS: dict[str, Any] = {
     "tool_choice": "auto",
     "parallel_tool_calls": True,
     "tool_parser": None,
-    "tool_prompt": False,
+    "tool_prompt": None,
     "reasoning_parser": None,
     "add_generation_prompt": True,
     "chat_template_kwargs": None,
@@ -197,8 +197,10 @@ def _refuse_others(where: str, given: Mapping[str, Any], known: tuple[str, ...])
 
 def _take_chat_options(fields: dict[str, Any]) -> dict[str, Any]:
     options = {name: fields.pop(name, default) for name, default in _CHAT_OPTIONS.items()}
-    for name in ("parallel_tool_calls", "tool_prompt", "add_generation_prompt"):
+    for name in ("parallel_tool_calls", "add_generation_prompt"):
         boolean(name, options[name])
+    if options["tool_prompt"] is not None:
+        boolean("tool_prompt", options["tool_prompt"])
     for name in ("tool_parser", "reasoning_parser"):
         if not isinstance(options[name], str | None):
             raise InvalidParameter(name, f"expected a name, got {show(options[name])}")

@@ -41,6 +41,10 @@ TOOL = closed(
     },
     ("type", "function"),
 )
+TOOL_PROMPT: Schema = {
+    "type": "boolean",
+    "description": "describe tools in a system message; if left out, where the chat template has no place for them",
+}
 TOOL_CHOICE: Schema = {
     "anyOf": [
         {"enum": ["none", "auto", "required"]},
@@ -136,7 +140,7 @@ CHAT_BODY = closed(
         "tool_choice": TOOL_CHOICE,
         "parallel_tool_calls": boolean("one answer may hold several calls", True),
         "tool_parser": text("how the model writes calls, where its template does not show it"),
-        "tool_prompt": boolean("describe tools in a system message rather than through the template"),
+        "tool_prompt": TOOL_PROMPT,
         "reasoning_parser": text("how reasoning is marked; none: leave it in the text"),
         "add_generation_prompt": boolean("end the prompt where the model's turn begins", True),
         "chat_template_kwargs": {"type": "object", "description": "variables for the chat template"},

@@ -32,7 +32,7 @@ class ChatOptions:
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
     tool_parser: str | None = None
-    tool_prompt: bool = False
+    tool_prompt: bool | None = None
     reasoning_parser: str | None = None
     add_generation_prompt: bool = True
     chat_template_kwargs: Mapping[str, Any] | None = None
@@ -81,16 +81,18 @@ class ChatTurns:
 
     def turn(self, messages: Sequence[Any], options: ChatOptions) -> Turn:
         """Raises InvalidParameter, UnsupportedParameter, TemplateError, and InvalidRequest where the template has no
-        place for the tools."""
+        place for the tools and `tool_prompt` is False."""
         tools, toolbox = checked_toolbox(options.tools, options.tool_choice, options.parallel_tool_calls)
-        format = self._format(options, bool(tools))
+        has_calls = _has_calls(messages)
+        described = self._described(options.tool_prompt, bool(tools), has_calls)
+        format = self._format(options, bool(tools), described)
         variables = dict(options.chat_template_kwargs or {})
         for name in variables:
             if not isinstance(name, str) or name in _RESERVED:
                 raise InvalidParameter("chat_template_kwargs", f"{show(name)} cannot be a variable of the template")
-        if isinstance(messages, list | tuple) and (tools or _has_calls(messages)):
-            messages = self._prepared(messages, tools, format, boolean("tool_prompt", options.tool_prompt))
-            if tools and not options.tool_prompt:
+        if isinstance(messages, list | tuple) and (tools or has_calls):
+            messages = self._prepared(messages, tools, format, described)
+            if tools and not described:
                 variables["tools"] = [tool.definition for tool in tools]
         prompt, token_ids = self._template.encode(
             self._tokenizer, messages, add_generation_prompt=options.add_generation_prompt, **variables
@@ -109,17 +111,21 @@ class ChatTurns:
             reasoning=reasoning,
             visible_token_ids=tuple(token.id for token in special if any(token.text in text for text in texts)),
             stop_token_ids=tuple(t.id for t in special if format and toolbox and t.text in format.end_tokens),
-            writer=FormWriter(
-                format if toolbox else None, toolbox, (token.text for token in special), plain=bool(options.tool_prompt)
-            ),
+            writer=FormWriter(format if toolbox else None, toolbox, (token.text for token in special), plain=described),
         )
 
-    def _format(self, options: ChatOptions, has_tools: bool) -> ToolFormat | None:
+    def _described(self, given: bool | None, has_tools: bool, has_calls: bool) -> bool:
+        """Whether a system message describes the tools, with calls as text; by default where the template cannot."""
+        if given is not None:
+            return boolean("tool_prompt", given)
+        return (has_tools and not self._takes_tools) or (has_calls and self._calls_as_text is None)
+
+    def _format(self, options: ChatOptions, has_tools: bool, described: bool) -> ToolFormat | None:
         """Raises InvalidRequest where there are tools and no format."""
         if options.tool_parser is not None:
             return format_named(options.tool_parser)
         detected = detect_format(self._template.source)
-        if detected is None and options.tool_prompt:
+        if detected is None and described:
             return FORMATS["hermes"]
         if detected is None and has_tools and self._takes_tools:
             raise InvalidRequest(
@@ -129,10 +135,10 @@ class ChatTurns:
         return detected
 
     def _prepared(
-        self, messages: Sequence[Any], tools: tuple[Tool, ...], format: ToolFormat | None, tool_prompt: bool
+        self, messages: Sequence[Any], tools: tuple[Tool, ...], format: ToolFormat | None, described: bool
     ) -> list[Any]:
         """The messages as the template can take them. Raises InvalidRequest if it would leave something out."""
-        if tool_prompt and format is not None:
+        if described and format is not None:
             return plain_messages(messages, tools, format)
         if tools and not self._takes_tools:
             raise InvalidRequest(self._no_place("tools"))
@@ -145,8 +151,8 @@ class ChatTurns:
     def _no_place(self, what: str) -> str:
         beginning = " ".join(self._template.source.split())[:60]
         return (
-            f"this model's chat template ({beginning!r}…) has no place for {what}; tool_prompt=True describes tools in "
-            "a system message instead, or load the model with a chat_template that has one"
+            f"this model's chat template ({beginning!r}…) has no place for {what}, and tool_prompt=False "
+            "forbids a system message about them; leave it out, or load the model with a chat_template that has one"
         )
 
     def _reasoning(self, name: str | None) -> ReasoningFormat | None:
@@ -180,5 +186,7 @@ class ChatTurns:
 _USER = {"role": "user", "content": "x"}
 
 
-def _has_calls(messages: Sequence[Any]) -> bool:
+def _has_calls(messages: object) -> bool:
+    if not isinstance(messages, list | tuple):
+        return False  # refused later, by name
     return any(isinstance(message, Mapping) and message.get("tool_calls") for message in messages)

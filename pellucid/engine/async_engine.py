@@ -121,7 +121,7 @@ class AsyncLLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         tool_parser: str | None = None,
-        tool_prompt: bool = False,
+        tool_prompt: bool | None = None,
         reasoning_parser: str | None = None,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,

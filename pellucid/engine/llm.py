@@ -114,7 +114,7 @@ class LLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         tool_parser: str | None = None,
-        tool_prompt: bool = False,
+        tool_prompt: bool | None = None,
         reasoning_parser: str | None = None,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -126,11 +126,11 @@ class LLM:
         tool_choice: "auto", or "none": the model does not see the tools.
         parallel_tool_calls: one answer may hold several calls; without, text that looks like a second one is text.
         tool_parser: how the model writes calls; None chooses by its template.
-        tool_prompt: describe tools in a system message rather than through the template.
+        tool_prompt: describe tools in a system message; None does so where the template has no place for them.
         reasoning_parser: how reasoning is marked; None chooses by the template, "none" leaves it in the text.
         chat_template_kwargs: variables for the template, such as enable_thinking.
 
-        Raises TemplateError, InvalidRequest if the template has no place for tools, and what `generate` raises.
+        Raises TemplateError, InvalidRequest if no form of calls is known for the template, and what `generate` raises.
         """
         options = ChatOptions(
             tools=tools,
@@ -165,7 +165,7 @@ class LLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         tool_parser: str | None = None,
-        tool_prompt: bool = False,
+        tool_prompt: bool | None = None,
         reasoning_parser: str | None = None,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,

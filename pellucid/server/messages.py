@@ -48,7 +48,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
     tool_parser: str | None = None
-    tool_prompt: bool = False
+    tool_prompt: bool | None = None
     reasoning_parser: str | None = None
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] | None = None

@@ -86,14 +86,14 @@ def test_nothing_that_others_write_becomes_a_control_token(tokenizer: Tokenizer)
 
 
 def test_a_template_without_a_place_for_tools(tokenizer: Tokenizer) -> None:
-    with pytest.raises(InvalidRequest, match=r"for m in messages.*no place for tools; tool_prompt=True"):
-        turn(tokenizer, CHATML)
+    with pytest.raises(InvalidRequest, match=r"for m in messages.*no place for tools, and tool_prompt=False"):
+        turn(tokenizer, CHATML, tool_prompt=False)
     with pytest.raises(InvalidRequest, match="no place for tool calls"):
-        turn(tokenizer, CHATML, [USER, CALLED], tools=None)
+        turn(tokenizer, CHATML, [USER, CALLED], tools=None, tool_prompt=False)
     assert turn(tokenizer, CHATML, tool_choice="none").is_plain
     raising = "{% if tools %}{{ raise_exception('no tools here') }}{% endif %}" + CHATML
     with pytest.raises(InvalidRequest, match="no place for tools"):
-        turn(tokenizer, raising)
+        turn(tokenizer, raising, tool_prompt=False)
     unknown = "{{ tools }}" + CHATML
     with pytest.raises(InvalidRequest, match=r"not known how this model writes tool calls.*hermes"):
         turn(tokenizer, unknown)
@@ -101,6 +101,27 @@ def test_a_template_without_a_place_for_tools(tokenizer: Tokenizer) -> None:
         with pytest.raises(InvalidRequest, match="not known how this model writes tool calls"):
             turn(tokenizer, f"{unknown}{{# {other} #}}")
     assert turn(tokenizer, unknown, tool_parser="llama3").format is not None
+
+
+def test_a_system_message_is_chosen_where_the_template_has_no_place(tokenizer: Tokenizer) -> None:
+    raising = "{% if tools %}{{ raise_exception('no tools here') }}{% endif %}" + CHATML
+    for template in (CHATML, raising):
+        for messages in ([USER], [USER, CALLED, RESULT]):
+            made = turn(tokenizer, template, messages)
+            assert "You can call these functions, given with" in made.prompt
+            assert made.token_ids == turn(tokenizer, template, messages, tool_prompt=True).token_ids
+    earlier = turn(tokenizer, CHATML, [USER, CALLED, RESULT], tools=None)
+    assert "21 degrees" in earlier.prompt
+    assert "get_weather" in earlier.prompt
+    assert "You can call" not in earlier.prompt
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_the_template_is_chosen_where_it_shows_tools(name: str, tokenizer: Tokenizer) -> None:
+    messages = [USER, CALLED, RESULT]
+    made = turn(tokenizer, TEMPLATES[name], messages)
+    assert made.prompt == turn(tokenizer, TEMPLATES[name], messages, tool_prompt=False).prompt
+    assert "You can call these functions, given with" not in made.prompt
 
 
 @pytest.mark.parametrize("name", [None, *TEMPLATES])

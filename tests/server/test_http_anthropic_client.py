@@ -50,7 +50,7 @@ def test_a_tool_that_must_be_used(client: anthropic.Anthropic) -> None:
     question: Any = {"role": "user", "content": "How warm is it in Oslo?"}
     options: dict[str, Any] = {
         "model": "smollm2", "max_tokens": 100, "tools": [WEATHER], "tool_choice": {"type": "any"},
-        "extra_body": {"seed": 5, "tool_prompt": True},
+        "extra_body": {"seed": 5},
     }  # fmt: skip
     message = client.messages.create(messages=[question], **options)
     assert message.stop_reason == "tool_use"
@@ -68,9 +68,7 @@ def test_a_tool_that_must_be_used(client: anthropic.Anthropic) -> None:
         {"role": "assistant", "content": [b.model_dump(exclude_none=True) for b in message.content]},
         {"role": "user", "content": [result]},
     ]
-    answer = client.messages.create(
-        model="smollm2", messages=turns, max_tokens=16, tools=[WEATHER], extra_body={"tool_prompt": True}
-    )
+    answer = client.messages.create(model="smollm2", messages=turns, max_tokens=16, tools=[WEATHER])
     assert answer.usage.output_tokens > 0
 
 

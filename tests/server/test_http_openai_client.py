@@ -122,7 +122,7 @@ def test_tools(client: openai.OpenAI, choice: Any) -> None:
     """SmolLM2's template has no place for tools: they are described in a system message."""
     options: dict[str, Any] = {
         "model": "smollm2", "messages": WEATHER_IN_PARIS, "tools": [WEATHER], "tool_choice": choice, "seed": 2,
-        "max_tokens": 60, "parallel_tool_calls": False, "extra_body": {"tool_prompt": True},
+        "max_tokens": 60, "parallel_tool_calls": False,
     }  # fmt: skip
     whole = client.chat.completions.create(**options).choices[0]
     assert whole.finish_reason == "tool_calls"
@@ -142,3 +142,10 @@ def test_tools(client: openai.OpenAI, choice: Any) -> None:
     ]
     answer = client.chat.completions.create(**{**options, "messages": messages, "tool_choice": "none"})
     assert answer.choices[0].message.content
+
+
+def test_tools_are_refused_if_a_system_message_is(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="has no place for tools, and tool_prompt=False"):
+        client.chat.completions.create(
+            model="smollm2", messages=WEATHER_IN_PARIS, tools=[WEATHER], extra_body={"tool_prompt": False}
+        )
