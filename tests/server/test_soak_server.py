@@ -7,12 +7,10 @@ from pathlib import Path
 
 from support.leaky_server import LeakyServer
 from support.server import Server
-from support.soak import Report, arguments, soak
+from support.soak import LARGE, Report, arguments, soak
 
 MAX_GROWTH = 200.0
 """Bytes a request, of all processes together."""
-LARGE = 5_000
-"""From so many requests on, what allocators keep for themselves is less than that."""
 POOLS = 18
 """Threads of pools that a small run has not filled when it first looks."""
 
