@@ -15,14 +15,14 @@ from pellucid.server.errors import HttpError, error_response
 from pellucid.server.keys import load_keys
 from pellucid.server.metrics import Metrics
 from pellucid.server.origins import Origins
-from pellucid.server.routes import chat, embeddings, health, messages, models, tokens
+from pellucid.server.routes import chat, embeddings, health, messages, models, responses, tokens
 from pellucid.server.settings import ServerSettings
 from pellucid.server.state import ServerState
 
 if TYPE_CHECKING:
     from pellucid.server.registry import ModelRegistry
 
-ROUTERS = tuple(m.router for m in (chat, messages, embeddings, models, tokens, health, openapi))
+ROUTERS = tuple(m.router for m in (chat, responses, messages, embeddings, models, tokens, health, openapi))
 
 
 def create_app(registry: ModelRegistry, settings: ServerSettings | None = None) -> FastAPI:

@@ -72,7 +72,8 @@ def described(
     content: dict[str, Any] = {answers: {"schema": schema}}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    statuses = [status for status in _ERRORS if body is not None or status not in (400, 413, 415)]
+    unmet = set() if body is not None else {413, 415} if parameters else {400, 413, 415}
+    statuses = [status for status in _ERRORS if status not in unmet]
     if open_to_all:
         statuses = [status for status in statuses if status not in (401, 404)]
     extra: dict[str, Any] = {

@@ -14,6 +14,7 @@ from pellucid.server.admission import Admission
 from pellucid.server.keys import KeyRing
 from pellucid.server.metrics import Metrics
 from pellucid.server.origins import Origins
+from pellucid.server.response_store import ResponseStore
 from pellucid.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class ServerState:
     origins: Origins
     admission: Admission
     metrics: Metrics
+    responses: ResponseStore = field(default_factory=ResponseStore)
     draining: bool = False
     num_unfinished: int = 0
     started: int = field(default_factory=lambda: int(time()))
