@@ -55,8 +55,10 @@ class FormWriter:
         thought = None if reasoning is None else self._thought(reasoning, prompt)
         if self._toolbox is None and own is not None and own.kind in _WHOLE and not _opens(reasoning, prompt):
             return own
+        if thought is None and self._toolbox is None:
+            return own
         body = self._body(own)
-        if body is None or (thought is None and self._toolbox is None):
+        if body is None:
             return own
         whole = body if thought is None else sequence(thought, body)
         return StructuredOutputs(
@@ -172,14 +174,30 @@ def _is_deep(value: Any, depth: int) -> bool:
     return depth == 0 or any(_is_deep(item, depth - 1) for item in inside)
 
 
+def _parsed(name: str, text: str) -> Any:
+    """JSON that a caller has written. Raises InvalidParameter."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)[:100]
+        raise InvalidParameter(name, f"it is not valid JSON: {reason}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice in one object")
+    return found
+
+
 def _element(own: StructuredOutputs) -> Element:
     """The caller's own form as an element. Raises InvalidParameter for one that can only be a whole answer."""
     if own.structural_tag is not None:
-        tag = json.loads(str(own.structural_tag))
+        tag = _parsed(own.kind, str(own.structural_tag))
         if isinstance(tag, dict) and isinstance(tag.get("format"), dict):
             return dict(tag["format"])
     if own.json is not None or own.json_object:
-        schema = {"type": "object"} if own.json is None else json.loads(str(own.json))
+        schema = {"type": "object"} if own.json is None else _parsed(own.kind, str(own.json))
         return {"type": "json_schema", "json_schema": schema, "name": own.kind}
     if own.regex is not None:
         return {"type": "regex", "pattern": own.regex}

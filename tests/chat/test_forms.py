@@ -220,6 +220,16 @@ def test_another_form_beside_calls_and_after_reasoning(table: Any) -> None:
     assert FormWriter(None, None, (), plain=False).form(lark, REASONING_FORMATS["think"], "assistant\n") is lark
 
 
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"a": 1, "a": 2}', "missing.json"])
+def test_a_form_that_is_no_json_is_refused_where_it_becomes_part_of_another(text: str) -> None:
+    """Once it left as a JSONDecodeError or a RecursionError: an error of the server."""
+    for own in (StructuredOutputs(json=text), StructuredOutputs(structural_tag=text)):
+        with pytest.raises(InvalidParameter, match="not valid JSON"):
+            form("hermes", toolbox(), own)
+        writer = FormWriter(None, None, (), plain=False)
+        assert writer.form(own, None, "") is own
+
+
 def test_tools_described_in_the_prompt_are_called_in_json(table: Any) -> None:
     text = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
     assert fits(table, text, "qwen3_coder", toolbox("required"), plain=True)
