@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak soak-server faults proof check aarch64 bench bench-peers bench-many bench-servers bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
+.PHONY: help run test soak soak-server faults clients proof check aarch64 bench bench-peers bench-many bench-servers bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,6 +34,10 @@ proof: setup-dev ## the proofs of scheduler, cache and invariance with large cou
 
 faults: setup-dev ## every kind of fault of a server, five times each; wants a quiet machine
 	@$(PY) -m pytest --soak -rP tests/server/test_faults.py
+
+clients: setup-dev ## install the other clients of docs/clients.md and try every recipe
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PIP) --no-build-isolation --editable '.[clients]'
+	@$(PY) -m pytest tests/server/test_http_other_clients.py
 
 soak-server: setup-dev ## 60,000 mixed requests to a server, good, bad and cancelled, and what they leave behind
 	@$(PY) -m pytest --soak -rP tests/server/test_soak_server.py
