@@ -184,6 +184,8 @@ HOSTILE = ["y" * 4000, "\x1b[31mred", "line\nbreak", "org/na me", "org/" + "n" *
 @pytest.mark.parametrize("name", NOWHERE + HOSTILE)
 def test_names_that_lead_nowhere_ask_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(source.hub, "fetch", lambda *_, **__: pytest.fail("asked the hub"))
+    (inside := tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(inside)  # nothing lies where relative paths lead
     with pytest.raises(ModelNotFound) as caught:
         source.resolve(name, cache_dir=tmp_path)
     message = str(caught.value)
