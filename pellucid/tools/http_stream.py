@@ -77,7 +77,6 @@ async def ask(site: Site, method: str, path: str, body: bytes = b"") -> Answer:
         transport.write(site.head(method, path, len(body)) + body)
         return await exchange.done
     finally:
-        exchange.done.cancel()  # nobody waits for it any more
         transport.abort()
 
 
@@ -86,6 +85,7 @@ class _Exchange(asyncio.Protocol):
 
     def __init__(self, begun: float) -> None:
         self.done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asked may be gone
         self._answer = Answer(begun)
         self._raw = bytearray()
         self._line = b""  # the beginning of an event whose end has not come
