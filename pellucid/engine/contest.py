@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import perf_counter
 
@@ -11,7 +12,7 @@ from pellucid.engine.request import FinishReason, Request
 logger = logging.getLogger(__name__)
 
 
-class Contest:
+class Contest(ABC):
     """`answers` are the Requests that the caller has. They are never scheduled; when the contest is decided they get
     what they hold, all at once. The `members` are scheduled in their place, round after round.
     """
@@ -49,9 +50,9 @@ class Contest:
             answer.error = error
             answer.finish_reason = reason
 
+    @abstractmethod
     def _next_round(self) -> Sequence[Request]:
         """Every member has ended: the next ones, or none, with every answer ended."""
-        raise NotImplementedError
 
 
 class BestOf(Contest):
