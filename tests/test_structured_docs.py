@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.structured.json_formats import FORMATS
-from pellucid.structured.json_schema import ANNOTATIONS, ENFORCED
+from pellucid.structured.json_keywords import ANNOTATIONS, ENFORCED
 from pellucid.structured.structural_tag import ELEMENTS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,13 +18,14 @@ import json
 from collections import Counter, defaultdict
 from decimal import Decimal
 from functools import cache
-from math import lcm
 from typing import Any, NoReturn
-from urllib.parse import unquote
 
 from pellucid.errors import InvalidParameter, UnsupportedParameter
 from pellucid.structured.json_analysis import Disjointness, find_endless, has_instance
 from pellucid.structured.json_formats import FORMATS
+from pellucid.structured.json_keywords import ADVICE, ANNOTATIONS, DRAFTS, ENFORCED, IN_PLACE, TYPES
+from pellucid.structured.json_numbers import EXACT_NUMBERS, exact_number, least_common_multiple, whole_number
+from pellucid.structured.json_pointer import TOP, escape, look_up, normalised, property_of, shortened
 from pellucid.structured.limits import (
     MAX_DEFINITIONS,
     MAX_ENUM,
@@ -32,51 +33,10 @@ from pellucid.structured.limits import (
     MAX_ITEMS,
     MAX_JSON_NODES,
     MAX_LENGTH,
-    MAX_NUMBER,
     MAX_PATTERNS,
     MAX_PROPERTIES,
-    MIN_NUMBER,
 )
 from pellucid.structured.regex import translate
-
-_DRAFTS = {
-    "http://json-schema.org/draft-04/schema": 4,
-    "http://json-schema.org/draft-06/schema": 6,
-    "http://json-schema.org/draft-07/schema": 7,
-    "https://json-schema.org/draft/2019-09/schema": 2019,
-    "https://json-schema.org/draft/2020-12/schema": 2020,
-}
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-
-_IN_PLACE = frozenset({"$ref", "anyOf", "oneOf"})
-
-ANNOTATIONS = frozenset({
-    "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment", "$anchor",
-    "$defs", "definitions", "discriminator",
-})  # fmt: skip
-"""They say something about a value, or hold what a `$ref` points to; they restrict nothing."""
-
-ENFORCED = (
-    "type", "enum", "const", "anyOf", "allOf", "oneOf", "$ref",
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
-    "minLength", "maxLength", "pattern", "format",
-    "items", "prefixItems", "additionalItems", "minItems", "maxItems",
-    "properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties",
-)  # fmt: skip
-
-_ADVICE = {
-    "nullable": 'write "null" beside the other types',
-    "not": "say what is allowed instead",
-    "if": "use anyOf with one part for each case",
-    "then": "use anyOf with one part for each case",
-    "else": "use anyOf with one part for each case",
-    "dependencies": "use anyOf with one part for each case",
-    "dependentRequired": "use anyOf with one part for each case",
-    "dependentSchemas": "use anyOf with one part for each case",
-    "propertyNames": "use patternProperties with additionalProperties: false",
-    "unevaluatedProperties": "use additionalProperties in each part",
-    "x-guidance": "white space is chosen with disable_any_whitespace",
-}
 
 WHITESPACE = r"( |\n[ \t]{0,32})"
 """What may stand at most once between two parts of a JSON text: one space, or a line break and indentation."""
@@ -107,7 +67,7 @@ class _Schema:
         self.in_place: dict[str, set[str]] = {}  # definition → those that hold for the very same value
         self.one_of: list[tuple[dict[str, Any], str]] = []
         self.combines = False  # whether several schemas may hold for one value
-        self.multiples: defaultdict[str, list[Decimal]] = defaultdict(list)  # see _group
+        self.multiples: defaultdict[str, list[Decimal]] = defaultdict(list)  # see property_of
         self.num_patterns: Counter[str] = Counter()
         self.num_converted = 0
 
@@ -136,7 +96,7 @@ class _Schema:
         """Limits what may hold together: for the properties of one name, and what may hold for any."""
         for group in {*self.multiples, *self.num_patterns}:
             factors = [*self.multiples[group], *(self.multiples["*"] if group != "*" else ())]
-            if factors and _common_multiple(factors) > MAX_FACTOR:
+            if factors and least_common_multiple(factors) > MAX_FACTOR:
                 raise InvalidParameter(
                     self.param,
                     f"multipleOf: the least common multiple of those that may hold together, without decimal point, is "
@@ -156,19 +116,19 @@ class _Schema:
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, dict):
-            raise InvalidParameter(self.param, f"expected a schema (an object, true or false) at {_short(path)}")
+            raise InvalidParameter(self.param, f"expected a schema (an object, true or false) at {shortened(path)}")
         restricting = [name for name in schema if name not in ANNOTATIONS and name not in ("$schema", "$id", "id")]
         for name in ("$schema", "$id", "id"):
             if name in schema and path != "#":
                 self._refuse(name, path, "it may stand at the top only")
-        self.combines |= "allOf" in schema or (len(restricting) > 1 and bool(_IN_PLACE & schema.keys()))
+        self.combines |= "allOf" in schema or (len(restricting) > 1 and bool(IN_PLACE & schema.keys()))
         if "$ref" in schema and len(restricting) > 1 and self.draft in (4, 6, 7):
             self._refuse("$ref", path, f"draft {self.draft} ignores the keywords beside it; put both into allOf")
         result: dict[str, Any] = {}
         for name in restricting:
             if name not in ENFORCED:
-                self._refuse(name, path, _ADVICE.get(name, "leave it out, or say it with: " + ", ".join(ENFORCED)))
-            value, here = schema[name], f"{path}/{_escape(name)}"
+                self._refuse(name, path, ADVICE.get(name, "leave it out, or say it with: " + ", ".join(ENFORCED)))
+            value, here = schema[name], f"{path}/{escape(name)}"
             if name in ("anyOf", "allOf", "oneOf", "$ref"):
                 self._applicator(result, name, value, here, place)
             elif name in ("type", "enum", "const"):
@@ -235,8 +195,8 @@ class _Schema:
                 self._fail(name, path, f"expected a list of 1 to {MAX_ENUM:,} values")
             return [self._value(item, f"{path}/{i}") for i, item in enumerate(value)]
         types = [value] if isinstance(value, str) else value
-        if not isinstance(types, list) or not types or any(name not in _TYPES for name in types):
-            self._fail(name, path, f"expected one of {', '.join(_TYPES)}, or a list of them")
+        if not isinstance(types, list) or not types or any(name not in TYPES for name in types):
+            self._fail(name, path, f"expected one of {', '.join(TYPES)}, or a list of them")
         return list(dict.fromkeys(types))
 
     def _value(self, value: Any, path: str) -> Any:
@@ -248,31 +208,17 @@ class _Schema:
         return self._number(value, path) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
     def _number(self, value: Any, path: str) -> int | float:
-        """A number that stays what it is as a binary float with 15 digits."""
         if isinstance(value, bool) or not isinstance(value, int | Decimal):
-            raise InvalidParameter(self.param, f"expected a number at {_short(path)}")
-        exact = Decimal(value)
-        digits = exact.as_tuple().digits
-        if len(digits) > 40 or (exact and not (-16 < exact.adjusted() < 17 and MIN_NUMBER <= abs(exact) <= MAX_NUMBER)):
-            self._refuse_number(path)
-        if exact == exact.to_integral_value():
-            return int(exact)
-        if len("".join(map(str, digits)).strip("0")) > 15:
-            self._refuse_number(path)
-        return float(exact)
-
-    def _refuse_number(self, path: str) -> NoReturn:
-        raise UnsupportedParameter(
-            self.param,
-            f"the number at {_short(path)} cannot be enforced exactly; expected 0, a whole number up to 2^53, or one "
-            f"from {MIN_NUMBER:g} with at most 15 digits",
-        )
+            raise InvalidParameter(self.param, f"expected a number at {shortened(path)}")
+        if (exact := exact_number(value)) is None:
+            raise UnsupportedParameter(
+                self.param, f"the number at {shortened(path)} cannot be enforced exactly; expected {EXACT_NUMBERS}"
+            )
+        return exact
 
     def _count(self, name: str, value: Any, path: str, most: int) -> int:
-        count = value
-        if isinstance(value, Decimal) and -9 < value.adjusted() < 9 and value == value.to_integral_value():
-            count = int(value)  # 2.0 is a whole number in JSON Schema
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
+        count = whole_number(value)
+        if count is None or not 0 <= count <= most:
             self._fail(name, path, f"expected a whole number from 0 to {most:,}")
         return count
 
@@ -289,14 +235,14 @@ class _Schema:
             if number <= 0:
                 self._fail(name, path, "expected a number above 0")
             exact = Decimal(str(number))
-            self.multiples[_group(path)].append(exact)
-            if _common_multiple([exact]) > MAX_FACTOR:
+            self.multiples[property_of(path)].append(exact)
+            if least_common_multiple([exact]) > MAX_FACTOR:
                 self._fail(name, path, f"without its decimal point, expected at most {MAX_FACTOR:,}")
 
     def _expression(self, result: dict[str, Any], name: str, value: Any, path: str) -> None:
         if not isinstance(value, str):
             self._fail(name, path, "expected text")
-        self.num_patterns[_group(path)] += 1
+        self.num_patterns[property_of(path)] += 1
         if name == "format":
             if value not in FORMATS:
                 self._refuse(f"format: {value[:40]}", path, f"the formats are {', '.join(FORMATS)}")
@@ -310,7 +256,7 @@ class _Schema:
             result["pattern"] = expression
 
     def _pattern(self, expression: str, path: str) -> str:
-        return translate(expression, param=f"{self.param}: {_short(path)}", search=True)
+        return translate(expression, param=f"{self.param}: {shortened(path)}", search=True)
 
     def _items(self, result: dict[str, Any], name: str, value: Any, path: str, schema: dict[str, Any]) -> None:
         is_tuple = isinstance(schema.get("items"), list)
@@ -338,7 +284,7 @@ class _Schema:
             self._fail(name, path, "expected an object of schemas")
         if len(value) > MAX_PROPERTIES:
             self._fail(name, path, f"expected at most {MAX_PROPERTIES:,}")
-        parts = {key: self._convert(part, f"{path}/{_escape(key)}", None) for key, part in value.items()}
+        parts = {key: self._convert(part, f"{path}/{escape(key)}", None) for key, part in value.items()}
         if name == "properties":
             return parts
         patterns = {f"^(?:{self._pattern(key, path)})$": part for key, part in parts.items()}
@@ -357,74 +303,35 @@ class _Schema:
     def _target(self, reference: Any, path: str) -> str:
         if not isinstance(reference, str):
             self._fail("$ref", path, "expected text")
-        if reference in ("#", "#/"):
-            return "#"
-        if not reference.startswith("#/"):
+        if reference != TOP and not reference.startswith("#/"):
             self._refuse(
                 "$ref", path, "it may point inside the schema only, as in #/$defs/name; nothing is ever fetched"
             )
-        target = "#/" + "/".join(_escape(_unescape(part)) for part in reference[2:].split("/"))
+        target = normalised(reference)
         self._look_up(target)
         return target
 
     def _look_up(self, target: str) -> Any:
-        value = self.root
-        for part in target.split("/")[1:]:
-            name = _unescape(part)
-            if isinstance(value, dict) and name in value:
-                value = value[name]
-            elif isinstance(value, list) and name.isdecimal() and str(int(name[:6])) == name and int(name) < len(value):
-                value = value[int(name)]
-            else:
-                raise InvalidParameter(self.param, f"$ref: there is nothing at {_short(target)}")
-        return value
+        try:
+            return look_up(self.root, target)
+        except KeyError:
+            raise InvalidParameter(self.param, f"$ref: there is nothing at {shortened(target)}") from None
 
     def _draft(self, name: Any) -> int:
-        known = _DRAFTS.get(name.rstrip("#")) if isinstance(name, str) else None
+        known = DRAFTS.get(name.rstrip("#")) if isinstance(name, str) else None
         if known is None:
-            self._refuse("$schema", "#", f"the dialects are {', '.join(_DRAFTS)}")
+            self._refuse("$schema", "#", f"the dialects are {', '.join(DRAFTS)}")
         return known
 
     def _fail(self, keyword: str, path: str, reason: str) -> NoReturn:
-        raise InvalidParameter(self.param, f"{keyword} at {_short(path)}: {reason}")
+        raise InvalidParameter(self.param, f"{keyword} at {shortened(path)}: {reason}")
 
     def _refuse(self, keyword: str, path: str, advice: str) -> NoReturn:
         raise UnsupportedParameter(
-            self.param, f"the keyword {keyword[:60]!r} at {_short(path)} cannot be enforced: {advice}"
+            self.param, f"the keyword {keyword[:60]!r} at {shortened(path)} cannot be enforced: {advice}"
         )
 
 
 @cache
 def _format(name: str) -> str:
     return translate(FORMATS[name], param="format", search=False)
-
-
-def _group(path: str) -> str:
-    """The name of the property that the schema of a keyword is about; "*" where it may be about any."""
-    parts = path.split("/")[1:-1]
-    for i in range(len(parts) - 1, 0, -1):
-        if parts[i - 1] == "properties":
-            return parts[i]
-        if parts[i] == "items" or parts[i - 1] in ("prefixItems", "items"):
-            return "[]"
-        if parts[i - 1] == "patternProperties" or parts[i] == "additionalProperties":
-            return "*"
-    return "*"
-
-
-def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
-
-
-def _unescape(part: str) -> str:
-    return unquote(part).replace("~1", "/").replace("~0", "~")
-
-
-def _short(path: str) -> str:
-    return path if len(path) <= 120 else f"{path[:60]}…{path[-50:]}"
-
-
-def _common_multiple(numbers: list[Decimal]) -> int:
-    """The least common multiple, in units of the last decimal place that any of `numbers` has."""
-    places = max(max(0, -int(number.normalize().as_tuple().exponent)) for number in numbers)
-    return lcm(*(int(number.scaleb(places)) for number in numbers))

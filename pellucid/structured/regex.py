@@ -14,14 +14,23 @@ are anchors and word boundaries in the middle of an expression.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NoReturn
 
 from pellucid.errors import InvalidParameter, UnsupportedParameter
 from pellucid.structured.limits import MAX_REGEX_DEPTH, MAX_REGEX_NBYTES, MAX_REGEX_SIZE, MAX_REPEAT
+from pellucid.structured.regex_nodes import (
+    ANY,
+    Anchor,
+    Either,
+    MisplacedAnchor,
+    Node,
+    Sequence,
+    Text,
+    has_anchor,
+    without_anchors,
+    write,
+)
 
-_ANY = r"[\u{0}-\u{10FFFF}]"
 _LINE_END = r"\u{A}\u{D}\u{2028}\u{2029}"
 _SPACE = r"\u{9}-\u{D}\u{20}\u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}"
 
@@ -44,42 +53,6 @@ _CANNOT = {
 }
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A piece in Rust's syntax. size: characters and classes, with repetitions written out."""
-
-    rust: str
-    size: int = 1
-
-
-@dataclass(frozen=True)
-class _Anchor:
-    char: str  # ^ or $
-    size: int = 0
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    parts: tuple[_Node, ...]
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts)
-
-
-@dataclass(frozen=True)
-class _Either:
-    options: tuple[_Node, ...]
-
-    @property
-    def size(self) -> int:
-        return sum(option.size for option in self.options)
-
-
-_Node = _Text | _Anchor | _Sequence | _Either
-_REST = _Text(f"{_ANY}*")
-
-
 def translate(expression: str, *, param: str, search: bool) -> str:
     """`expression` in Rust's syntax, for the whole of a text, without anchors, and safe between two slashes.
 
@@ -96,7 +69,10 @@ def translate_sized(expression: str, *, param: str, search: bool) -> tuple[str, 
         raise InvalidParameter(param, f"the expression has more than {MAX_REGEX_NBYTES:,} bytes")
     parser = _Parser(expression, param, without_nul=search)
     node = parser.parse()
-    return _write(parser.anchored(node, search, search)), node.size
+    try:
+        return write(without_anchors(node, search, search)), node.size
+    except MisplacedAnchor:
+        parser.refuse("an anchor in the middle", "^ or $")
 
 
 def literal(text: str) -> str:
@@ -114,7 +90,7 @@ class _Parser:
         self.dot = f"[^{_LINE_END}]"
         self.ignore_case = False
 
-    def parse(self) -> _Node:
+    def parse(self) -> Node:
         if self.source.startswith("(?") and (end := self.source.find(")")) > 2 and self.source[2:end].isalpha():
             self.at = 2
             self.flags(")")
@@ -123,31 +99,31 @@ class _Parser:
             self.fail("a ')' without its '('")
         return node
 
-    def either(self) -> _Node:
+    def either(self) -> Node:
         options = [self.sequence()]
         while self.take("|"):
             options.append(self.sequence())
-        return options[0] if len(options) == 1 else _Either(tuple(options))
+        return options[0] if len(options) == 1 else Either(tuple(options))
 
-    def sequence(self) -> _Node:
-        parts: list[_Node] = []
+    def sequence(self) -> Node:
+        parts: list[Node] = []
         while self.at < len(self.source) and self.source[self.at] not in "|)":
             part = self.repeated(self.atom())
             parts.append(part)
             if part.size > MAX_REGEX_SIZE:
                 self.too_large()
-        node = _Sequence(tuple(parts))
+        node = Sequence(tuple(parts))
         if node.size > MAX_REGEX_SIZE:
             self.too_large()
         return node
 
-    def atom(self) -> _Node:
+    def atom(self) -> Node:
         for start, what in _CANNOT.items():
             if self.source.startswith(start, self.at):
                 self.refuse(what, start)
         char = self.next()
         if char in "^$":
-            return _Anchor(char)
+            return Anchor(char)
         if char == "(":
             return self.group()
         if char == "[":
@@ -160,13 +136,13 @@ class _Parser:
             self.fail(f"{char!r} has nothing before it to repeat, or wants a backslash", self.at - 1)
         return self.in_case(f"[{_code(0)}]" if char == "\0" else literal(char))
 
-    def in_case(self, rust: str) -> _Text:
+    def in_case(self, rust: str) -> Text:
         """A character or a class as a piece of the expression."""
         if self.without_nul and rust.startswith("["):
             rust = f"[{rust}&&[^{_code(0)}]]"
-        return _Text(f"(?i:{rust})" if self.ignore_case else rust)
+        return Text(f"(?i:{rust})" if self.ignore_case else rust)
 
-    def group(self) -> _Node:
+    def group(self) -> Node:
         self.depth += 1
         if self.depth > MAX_REGEX_DEPTH:
             raise InvalidParameter(self.param, f"the expression has groups more than {MAX_REGEX_DEPTH} deep")
@@ -190,11 +166,11 @@ class _Parser:
             if flag == "i":
                 self.ignore_case = True
             elif flag == "s":
-                self.dot = _ANY
+                self.dot = ANY
             else:
                 self.refuse(f"the flag {flag!r}", "(?" + flag)
 
-    def repeated(self, node: _Node) -> _Node:
+    def repeated(self, node: Node) -> Node:
         start = self.at
         if self.take("*"):
             low, high = 0, None
@@ -209,10 +185,10 @@ class _Parser:
         self.take("?")  # a lazy repetition matches the same strings
         if self.at < len(self.source) and self.source[self.at] in "*+?{":
             self.fail("a repetition of a repetition", self.at)
-        if any(isinstance(n, _Anchor) for n in _nodes(node)):
+        if has_anchor(node):
             self.refuse("an anchor inside a repetition", self.source[start])
         times = f"{{{low},{'' if high is None else high}}}"
-        return _Text(f"(?:{_write(node)}){times}", max(1, node.size) * max(1, low if high is None else high))
+        return Text(f"(?:{write(node)}){times}", max(1, node.size) * max(1, low if high is None else high))
 
     def counts(self) -> tuple[int, int | None]:
         start = self.at
@@ -317,25 +293,6 @@ class _Parser:
         self.at += count
         return int(digits, 16)
 
-    def anchored(self, node: _Node, open_left: bool, open_right: bool) -> _Node:
-        """`node` without its anchors; where it has none and the end is open, any text may be there."""
-        if isinstance(node, _Either):
-            return _Either(tuple(self.anchored(option, open_left, open_right) for option in node.options))
-        parts: list[_Node] = list(node.parts) if isinstance(node, _Sequence) else [node]
-        while parts and parts[0] == _Anchor("^"):
-            parts, open_left = parts[1:], False
-        while parts and parts[-1] == _Anchor("$"):
-            parts, open_right = parts[:-1], False
-        if parts and _has_anchor(parts[0]):
-            parts[0] = self.anchored(parts[0], open_left, open_right and len(parts) == 1)
-            open_left, open_right = False, open_right and len(parts) > 1
-        if len(parts) > 1 and _has_anchor(parts[-1]):
-            parts[-1] = self.anchored(parts[-1], False, open_right)
-            open_right = False
-        if any(_has_anchor(part) for part in parts):
-            self.refuse("an anchor in the middle", "^ or $")
-        return _Sequence((*[_REST] * open_left, *parts, *[_REST] * open_right))
-
     def take(self, text: str) -> bool:
         found = self.source.startswith(text, self.at)
         self.at += len(text) * found
@@ -367,25 +324,6 @@ class _Parser:
         raise InvalidParameter(
             self.param, f"the expression has more than {MAX_REGEX_SIZE:,} characters with its repetitions written out"
         )
-
-
-def _nodes(node: _Node) -> Iterator[_Node]:
-    yield node
-    for child in node.parts if isinstance(node, _Sequence) else node.options if isinstance(node, _Either) else ():
-        yield from _nodes(child)
-
-
-def _has_anchor(node: _Node) -> bool:
-    return any(isinstance(n, _Anchor) for n in _nodes(node))
-
-
-def _write(node: _Node) -> str:
-    if isinstance(node, _Sequence):
-        return "".join(f"(?:{_write(p)})" if isinstance(p, _Either) else _write(p) for p in node.parts)
-    if isinstance(node, _Either):
-        return "|".join(_write(option) for option in node.options)
-    assert isinstance(node, _Text)
-    return node.rust
 
 
 def _code(code: int) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pellucid.errors import InvalidParameter, UnsupportedParameter
-from pellucid.structured.json_schema import ANNOTATIONS, ENFORCED, prepare_schema
+from pellucid.structured.json_keywords import ANNOTATIONS, ENFORCED
+from pellucid.structured.json_schema import prepare_schema
 from pellucid.structured.json_text import parse_json
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
