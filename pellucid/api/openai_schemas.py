@@ -23,11 +23,12 @@ REFUSED = frozenset({
     "web_search_options",
 })  # fmt: skip
 
-_FUNCTION_NAME = text("", pattern=rf"^[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}$")
+_FUNCTION_NAME = text("its name", pattern=rf"^[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}$")
 
+_FUNCTION = {"const": "function", "description": "the only kind"}
 TOOL = closed(
     {
-        "type": {"const": "function"},
+        "type": _FUNCTION,
         "function": closed(
             {
                 "name": _FUNCTION_NAME,
@@ -37,10 +38,17 @@ TOOL = closed(
                 "return": {"description": "JSON schema of what it returns, for templates that show it"},
             },
             ("name",),
+            description="what it is called, does and takes",
         ),
     },
     ("type", "function"),
 )
+TOOLS: Schema = {
+    "type": "array",
+    "items": TOOL,
+    "maxItems": MAX_TOOLS,
+    "description": "functions that the model may call",
+}
 TOOL_PROMPT: Schema = {
     "type": "boolean",
     "description": "describe tools in a system message; if left out, where the chat template has no place for them",
@@ -49,15 +57,19 @@ TOOL_CHOICE: Schema = {
     "anyOf": [
         {"enum": ["none", "auto", "required"]},
         closed(
-            {"type": {"const": "function"}, "function": closed({"name": _FUNCTION_NAME}, ("name",))},
+            {
+                "type": _FUNCTION,
+                "function": closed({"name": _FUNCTION_NAME}, ("name",), description="which one must be called"),
+            },
             ("type", "function"),
         ),
     ],
     "default": "auto",
+    "description": "call none, as the model likes, at least one (required), or this one",
 }
 RESPONSE_FORMAT: Schema = {
     "anyOf": [
-        closed({"type": {"const": "text"}}, ("type",)),
+        closed({"type": {"const": "text", "description": "which form"}}, ("type",)),
         closed({"type": {"const": "json_object"}}, ("type",)),
         closed(
             {
@@ -66,20 +78,27 @@ RESPONSE_FORMAT: Schema = {
                     {
                         "name": text("for the caller"),
                         "description": text("for the caller"),
-                        "schema": {"type": "object"},
+                        "schema": {"type": "object", "description": "the JSON schema"},
                         "strict": boolean("has no effect: the schema is always followed"),
                     },
                     ("schema",),
+                    description="a schema that the answer follows",
                 ),
             },
             ("type", "json_schema"),
         ),
-        closed({"type": {"const": "regex"}, "regex": {"type": "string", "minLength": 1}}, ("type", "regex")),
+        closed(
+            {
+                "type": {"const": "regex"},
+                "regex": text("a regular expression that the whole answer matches", minLength=1),
+            },
+            ("type", "regex"),
+        ),
         closed(
             {
                 "type": {"const": "grammar"},
-                "grammar": {"type": "string", "minLength": 1},
-                "syntax": {"enum": ["gbnf", "lark"], "default": "gbnf"},
+                "grammar": text("a grammar of the answer", minLength=1),
+                "syntax": {"enum": ["gbnf", "lark"], "default": "gbnf", "description": "how it is written"},
             },
             ("type", "grammar"),
         ),
@@ -89,23 +108,34 @@ RESPONSE_FORMAT: Schema = {
 MESSAGE: Schema = {
     "type": "object",
     "properties": {
-        "role": {"type": "string", "minLength": 1, "maxLength": 64},
+        "role": text(
+            "who says it: system, user, assistant, tool, or what the template knows", minLength=1, maxLength=64
+        ),
         "content": {
             "anyOf": [
                 {"type": "string"},
                 {"type": "null"},
                 {
                     "type": "array",
-                    "items": closed({"type": {"const": "text"}, "text": {"type": "string"}}, ("type", "text")),
+                    "items": closed(
+                        {"type": {"const": "text", "description": "the only kind"}, "text": text("a piece of it")},
+                        ("type", "text"),
+                    ),
                 },
-            ]
+            ],
+            "description": "what is said",
         },
-        "tool_calls": {"type": "array", "items": {"type": "object"}},
-        "tool_call_id": {"type": "string"},
-        "name": {"type": "string"},
+        "tool_calls": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "calls that the assistant made: {id, type, function: {name, arguments}}",
+        },
+        "tool_call_id": text("the call that this message of a tool answers"),
+        "name": text("for templates that show it"),
     },
     "required": ["role"],
 }
+MESSAGES: Schema = {"type": "array", "items": MESSAGE, "minItems": 1, "description": "the conversation so far"}
 _TOKENS: Schema = {
     "type": "array",
     "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID},
@@ -116,7 +146,9 @@ COMMON: dict[str, Schema] = {
     **SAMPLING,
     "model": text("name of a model served here; the only one need not be named"),
     "stream": boolean("answer as server-sent events"),
-    "stream_options": closed({"include_usage": boolean("a last chunk with the usage")}),
+    "stream_options": closed(
+        {"include_usage": boolean("a last chunk with the usage")}, description="only with stream = true"
+    ),
     "priority": integer(-MAX_PRIORITY, MAX_PRIORITY, "smaller numbers are served earlier", default=0),
     "cache_salt": text("only requests with the same salt share cached prompts", maxLength=256),
     "receipt": boolean("the answer carries an account of how it came about"),
@@ -126,17 +158,17 @@ COMMON: dict[str, Schema] = {
     "safety_identifier": text("has no effect"),
     "prompt_cache_key": text("has no effect: prompts are found in the cache by what they say"),
     "store": {"const": False, "description": "nothing is stored"},
-    "service_tier": {"enum": ["auto", "default"]},
+    "service_tier": {"enum": ["auto", "default"], "description": "has no effect"},
 }
 
 CHAT_BODY = closed(
     {
         **COMMON,
-        "messages": {"type": "array", "items": MESSAGE, "minItems": 1},
+        "messages": MESSAGES,
         "max_completion_tokens": integer(1, MAX_TOKENS, "the same as max_tokens"),
         "logprobs": boolean("report the log-probability of each token of the answer"),
         "top_logprobs": integer(0, MAX_TOP_LOGPROBS, "and of so many of the most likely ones"),
-        "tools": {"type": "array", "items": TOOL, "maxItems": MAX_TOOLS},
+        "tools": TOOLS,
         "tool_choice": TOOL_CHOICE,
         "parallel_tool_calls": boolean("one answer may hold several calls", True),
         "tool_parser": text("how the model writes calls, where its template does not show it"),
@@ -144,7 +176,7 @@ CHAT_BODY = closed(
         "reasoning_parser": text("how reasoning is marked; none: leave it in the text"),
         "add_generation_prompt": boolean("end the prompt where the model's turn begins", True),
         "chat_template_kwargs": {"type": "object", "description": "variables for the chat template"},
-        "modalities": {"const": ["text"]},
+        "modalities": {"const": ["text"], "description": "has no effect"},
     },
     ("messages",),
 )
@@ -157,7 +189,8 @@ COMPLETION_BODY = closed(
                 {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_ITEMS},
                 _TOKENS,
                 {"type": "array", "items": _TOKENS, "minItems": 1, "maxItems": MAX_ITEMS},
-            ]
+            ],
+            "description": "what the model goes on with: text, token ids, or a list of either",
         },
         "max_tokens": {**SAMPLING["max_tokens"], "default": COMPLETION_MAX_TOKENS},
         "echo": boolean("put the prompt before the answer"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -12,7 +13,9 @@ from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
 from pellucid import __version__
-from pellucid.api.sampling_schema import Schema, closed
+from pellucid.api.answer_schemas import Events
+from pellucid.api.sampling_schema import Schema, closed, text
+from pellucid.server.error_codes import CODES
 from pellucid.server.settings import ServerSettings
 from pellucid.server.sse import json_response
 from pellucid.server.state import state_of
@@ -23,21 +26,22 @@ ERROR = closed(
     {
         "error": closed(
             {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
+                "message": text("for people: what was found, what was expected, what to do"),
+                "type": text("the kind of error, as the API that was asked names it"),
+                "param": {"type": ["string", "null"], "description": "the field that is wrong"},
+                "code": {"enum": sorted(CODES), "description": "for programs"},
             },
             ("message", "type", "param", "code"),
+            description="what is wrong",
         )
     },
     ("error",),
 )
 ANTHROPIC_ERROR = closed(
     {
-        "type": {"const": "error"},
+        "type": {"const": "error", "description": "always this"},
         "error": ERROR["properties"]["error"],
-        "request_id": {"type": "string"},
+        "request_id": text("the request's id, as in the header x-request-id"),
     },
     ("type", "error", "request_id"),
 )
@@ -61,17 +65,21 @@ def described(
     summary: str,
     body: Schema | None = None,
     *,
-    streams: bool = False,
+    answer: Schema | None = None,
+    events: Events | None = None,
     open_to_all: bool = False,
-    answers: str = "application/json",
-    parameters: tuple[str, ...] = (),
+    media_type: str = "application/json",
+    parameters: Mapping[str, str] | None = None,
     errors: Literal["Error", "AnthropicError"] = "Error",
 ) -> dict[str, Any]:
-    """The keyword arguments with which a route is put on a router, so that it stands in /openapi.json as it is."""
-    schema: Schema = {"type": "object"} if answers == "application/json" else {"type": "string"}
-    content: dict[str, Any] = {answers: {"schema": schema}}
-    if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+    """The keyword arguments with which a route is put on a router, so that it stands in /openapi.json as it is.
+
+    `answer`: its schema, where it is JSON. `events`: what its stream consists of, if it can be one. `parameters`: the
+    parts of its path.
+    """
+    content: dict[str, Any] = {media_type: {"schema": answer or {"type": "string"}}}
+    if events is not None:
+        content["text/event-stream"] = {"schema": {"type": "string"}, "x-events": events}
     unmet = set() if body is not None else {413, 415} if parameters else {400, 413, 415}
     statuses = [status for status in _ERRORS if status not in unmet]
     if open_to_all:
@@ -87,7 +95,8 @@ def described(
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _nullable(body)}}}
     if parameters:
         extra["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
+            {"name": name, "in": "path", "required": True, "description": about, "schema": {"type": "string"}}
+            for name, about in parameters.items()
         ]
     return {"summary": summary, "openapi_extra": extra, "response_class": Response}
 
@@ -138,12 +147,12 @@ def _nullable(body: Schema) -> Schema:
     return {**body, "properties": properties}
 
 
-@router.get("/openapi.json", **described("This document"))
+@router.get("/openapi.json", **described("This document", answer={"type": "object"}))
 async def openapi(request: Request) -> Response:
     return json_response(document(request.app, state_of(request).settings))
 
 
-@router.get("/docs", **described("This document, to be read", answers="text/html"))
+@router.get("/docs", **described("This document, to be read", media_type="text/html"))
 async def docs(request: Request) -> Response:
     return Response(page(document(request.app, state_of(request).settings)), media_type="text/html")
 

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from pellucid.api.answer_schemas import CHAT_ANSWER, CHAT_EVENTS, COMPLETION_ANSWER, COMPLETION_EVENTS
 from pellucid.api.openai_requests import OpenAIRequest, parse_request
 from pellucid.api.openai_responses import response_body, server_receipt
 from pellucid.api.openai_schemas import BODIES, CHAT, COMPLETIONS, REFUSED, fields_of
@@ -28,12 +29,15 @@ from pellucid.server.state import state_of
 router = APIRouter()
 
 
-@router.post(CHAT, **described("Answer a conversation", BODIES[CHAT], streams=True))
+@router.post(CHAT, **described("Answer a conversation", BODIES[CHAT], answer=CHAT_ANSWER, events=CHAT_EVENTS))
 async def chat_completions(request: Request) -> Response:
     return await _answer(request, CHAT)
 
 
-@router.post(COMPLETIONS, **described("Go on with a text", BODIES[COMPLETIONS], streams=True))
+@router.post(
+    COMPLETIONS,
+    **described("Go on with a text", BODIES[COMPLETIONS], answer=COMPLETION_ANSWER, events=COMPLETION_EVENTS),
+)
 async def completions(request: Request) -> Response:
     return await _answer(request, COMPLETIONS)
 

@@ -27,7 +27,9 @@ router = APIRouter()
 T = TypeVar("T")
 
 
-@router.post(EMBEDDINGS_PATH, **described("One vector for each text", schemas.EMBEDDINGS))
+@router.post(
+    EMBEDDINGS_PATH, **described("One vector for each text", schemas.EMBEDDINGS, answer=schemas.EMBEDDINGS_ANSWER)
+)
 async def embeddings(request: Request) -> Response:
     body = await _body(request, schemas.EMBEDDINGS)
     asked = parse_embeddings(body)
@@ -37,7 +39,7 @@ async def embeddings(request: Request) -> Response:
     return json_response(embeddings_body(data, form=asked.form, model=client.name, num_tokens=num_tokens))
 
 
-@router.post("/v1/score", **described("How alike a text is to others", schemas.SCORE))
+@router.post("/v1/score", **described("How alike a text is to others", schemas.SCORE, answer=schemas.SCORE_ANSWER))
 async def score(request: Request) -> Response:
     body = await _body(request, schemas.SCORE)
     query, documents = body.filled_text("text_1"), body.texts("text_2")
@@ -56,7 +58,10 @@ async def score(request: Request) -> Response:
     )
 
 
-@router.post("/v1/rerank", **described("Documents in the order of their likeness to a query", schemas.RERANK))
+@router.post(
+    "/v1/rerank",
+    **described("Documents in the order of their likeness to a query", schemas.RERANK, answer=schemas.RERANK_ANSWER),
+)
 async def rerank(request: Request) -> Response:
     body = await _body(request, schemas.RERANK)
     query = body.filled_text("query")
@@ -84,7 +89,10 @@ async def rerank(request: Request) -> Response:
     )
 
 
-@router.post("/v1/classify", **described("The most likely of some labels for each text", schemas.CLASSIFY))
+@router.post(
+    "/v1/classify",
+    **described("The most likely of some labels for each text", schemas.CLASSIFY, answer=schemas.CLASSIFY_ANSWER),
+)
 async def classify(request: Request) -> Response:
     body = await _body(request, schemas.CLASSIFY)
     texts, labels = body.texts("input"), body.texts("labels")

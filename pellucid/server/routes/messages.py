@@ -11,7 +11,16 @@ from starlette.responses import Response
 
 from pellucid.api.anthropic_requests import Conversation, MessagesRequest, parse_count_tokens, parse_messages
 from pellucid.api.anthropic_responses import MessageStream, error_body, message_body
-from pellucid.api.anthropic_schemas import COUNT_TOKENS, COUNT_TOKENS_BODY, MESSAGES, MESSAGES_BODY, REFUSED
+from pellucid.api.anthropic_schemas import (
+    COUNT_TOKENS,
+    COUNT_TOKENS_ANSWER,
+    COUNT_TOKENS_BODY,
+    MESSAGES,
+    MESSAGES_ANSWER,
+    MESSAGES_BODY,
+    MESSAGES_EVENTS,
+    REFUSED,
+)
 from pellucid.api.openai_responses import server_receipt
 from pellucid.engine.outputs import StreamChunk
 from pellucid.server.bodies import read_object, without_unknown
@@ -28,7 +37,13 @@ router = APIRouter()
 
 @router.post(
     MESSAGES,
-    **described("Answer a conversation, as Anthropic's API does", MESSAGES_BODY, streams=True, errors="AnthropicError"),
+    **described(
+        "Answer a conversation, as Anthropic's API does",
+        MESSAGES_BODY,
+        answer=MESSAGES_ANSWER,
+        events=MESSAGES_EVENTS,
+        errors="AnthropicError",
+    ),
 )
 async def messages(request: Request) -> Response:
     state, call = state_of(request), call_of(request.scope)
@@ -48,7 +63,10 @@ async def messages(request: Request) -> Response:
 
 
 @router.post(
-    COUNT_TOKENS, **described("How many tokens a conversation has", COUNT_TOKENS_BODY, errors="AnthropicError")
+    COUNT_TOKENS,
+    **described(
+        "How many tokens a conversation has", COUNT_TOKENS_BODY, answer=COUNT_TOKENS_ANSWER, errors="AnthropicError"
+    ),
 )
 async def count_tokens(request: Request) -> Response:
     known = COUNT_TOKENS_BODY["properties"].keys() | REFUSED

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from pellucid.api.answer_schemas import MODEL_INFO, MODEL_LIST
 from pellucid.api.body import Body
 from pellucid.api.sampling_schema import closed, text
 from pellucid.errors import ModelNotFound, PellucidError
@@ -22,28 +23,33 @@ router = APIRouter()
 MODEL_NAME = closed({"model": text("its name")}, ("model",))
 
 
-@router.get("/v1/models", **described("The models that are served"))
+@router.get("/v1/models", **described("The models that are served", answer=MODEL_LIST))
 async def models(request: Request) -> Response:
     state = state_of(request)
     data = [_model(state, name) for name in dict.fromkeys(state.registry.names.values())]
     return json_response({"object": "list", "data": data})
 
 
-@router.get("/v1/models/{model:path}", **described("One of them", parameters=("model",)))
+@router.get("/v1/models/{model:path}", **described("One of them", answer=MODEL_INFO, parameters={"model": "its name"}))
 async def model(request: Request) -> Response:
     state = state_of(request)
     return json_response(_model(state, _known(state, request.path_params["model"])))
 
 
-@router.post("/models/load", **described("Load a model that was unloaded", MODEL_NAME))
+@router.post(
+    "/models/load",
+    **described("Load a model that was unloaded; returns when it is ready", MODEL_NAME, answer=MODEL_INFO),
+)
 async def load(request: Request) -> Response:
-    """Returns when it is ready."""
     name = await _named(request)
     await until_disconnected(request.receive, state_of(request).registry.load(name))
     return json_response(_model(state_of(request), name))
 
 
-@router.post("/models/unload", **described("Free a model; returns when its requests are answered", MODEL_NAME))
+@router.post(
+    "/models/unload",
+    **described("Free a model; returns when its requests are answered", MODEL_NAME, answer=MODEL_INFO),
+)
 async def unload(request: Request) -> Response:
     name = await _named(request)
     await until_disconnected(request.receive, state_of(request).registry.unload(name))

@@ -15,7 +15,14 @@ from starlette.responses import Response
 from pellucid.api.openai_responses import server_receipt
 from pellucid.api.responses_answers import ResponseStream, answer_message, begun, ended
 from pellucid.api.responses_requests import ResponsesRequest, parse_responses
-from pellucid.api.responses_schemas import REFUSED, RESPONSES, RESPONSES_BODY
+from pellucid.api.responses_schemas import (
+    DELETED,
+    REFUSED,
+    RESPONSE,
+    RESPONSES,
+    RESPONSES_BODY,
+    RESPONSES_EVENTS,
+)
 from pellucid.engine.outputs import RequestOutput, StreamChunk
 from pellucid.errors import UnsupportedParameter
 from pellucid.server.bodies import read_object, without_unknown
@@ -30,9 +37,13 @@ from pellucid.server.state import state_of
 
 router = APIRouter()
 ONE = f"{RESPONSES}/{{response_id}}"
+_PARAMETERS = {"response_id": "of a response that was stored"}
 
 
-@router.post(RESPONSES, **described("Answer, and remember the conversation", RESPONSES_BODY, streams=True))
+@router.post(
+    RESPONSES,
+    **described("Answer, and remember the conversation", RESPONSES_BODY, answer=RESPONSE, events=RESPONSES_EVENTS),
+)
 async def responses(request: Request) -> Response:
     state, call = state_of(request), call_of(request.scope)
     known = RESPONSES_BODY["properties"].keys() | REFUSED
@@ -57,7 +68,7 @@ async def responses(request: Request) -> Response:
     return json_response(memory.take(ended(response, result), result))
 
 
-@router.get(ONE, **described("A response that was stored", parameters=("response_id",)))
+@router.get(ONE, **described("A response that was stored", answer=RESPONSE, parameters=_PARAMETERS))
 async def stored_response(request: Request) -> Response:
     for name in request.query_params:
         raise UnsupportedParameter(name[:80], "is not supported; a stored response is given as a whole, as it is")
@@ -65,7 +76,7 @@ async def stored_response(request: Request) -> Response:
     return Response(stored.body, media_type="application/json")
 
 
-@router.delete(ONE, **described("Forget a response", parameters=("response_id",)))
+@router.delete(ONE, **described("Forget a response", answer=DELETED, parameters=_PARAMETERS))
 async def delete_response(request: Request) -> Response:
     response_id = request.path_params["response_id"]
     state_of(request).responses.delete(call_of(request.scope).tenant, response_id)

@@ -24,7 +24,10 @@ _OF_TEXT = ("add_special_tokens", "add_special", "parse_special")
 _OF_MESSAGES = ("tools", "tool_choice", "add_generation_prompt", "chat_template_kwargs")
 
 
-@router.post("/tokenize", **described("The token ids of a text or of a conversation", schemas.TOKENIZE))
+@router.post(
+    "/tokenize",
+    **described("The token ids of a text or of a conversation", schemas.TOKENIZE, answer=schemas.TOKENIZE_ANSWER),
+)
 async def tokenize(request: Request) -> Response:
     body = await _body(request, schemas.TOKENIZE)
     given = [name for name in ("prompt", "content", "messages") if name in body]
@@ -47,7 +50,7 @@ async def tokenize(request: Request) -> Response:
     return json_response({"count": len(token_ids), "max_model_len": client.info.max_model_len, "tokens": token_ids})
 
 
-@router.post("/detokenize", **described("The text of token ids", schemas.DETOKENIZE))
+@router.post("/detokenize", **described("The text of token ids", schemas.DETOKENIZE, answer=schemas.DETOKENIZE_ANSWER))
 async def detokenize(request: Request) -> Response:
     body = await _body(request, schemas.DETOKENIZE)
     tokens = body.required("tokens")
@@ -61,7 +64,10 @@ async def detokenize(request: Request) -> Response:
     return json_response({"prompt": text, "content": text})
 
 
-@router.post("/apply-template", **described("The prompt that a conversation becomes", schemas.APPLY_TEMPLATE))
+@router.post(
+    "/apply-template",
+    **described("The prompt that a conversation becomes", schemas.APPLY_TEMPLATE, answer=schemas.APPLY_TEMPLATE_ANSWER),
+)
 async def apply_template(request: Request) -> Response:
     body = await _body(request, schemas.APPLY_TEMPLATE)
     client = state_of(request).registry.get(body.optional_text("model"))
