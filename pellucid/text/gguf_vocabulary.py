@@ -18,6 +18,7 @@ from pellucid.text import pretokenizers
 from pellucid.text.end_of_generation import end_of_generation_ids
 from pellucid.text.vocabulary import (
     MAX_VOCAB_SIZE,
+    NO_CACHE,
     Encoder,
     KindArray,
     LibraryEncoder,
@@ -179,7 +180,8 @@ def _byte_level_encoder(
         wrong = next(merge for merge in merges if merge.count(" ") != 1)
         raise FormatError(f"tokenizer.ggml.merges has {wrong[:80]!r}, expected two pieces with one space between")
     with rust_errors(FormatError, "tokenizer.ggml"):
-        pipeline = Tokenizer(models.BPE(vocab=ids, merges=pairs, ignore_merges=kind.ignores_merges))
+        bpe = models.BPE(vocab=ids, merges=pairs, ignore_merges=kind.ignores_merges, cache_capacity=NO_CACHE)
+        pipeline = Tokenizer(bpe)
         pretokenizers.apply(kind, pipeline)
         user_defined = [pieces[index] for index in np.flatnonzero(kinds == TokenKind.USER_DEFINED).tolist()]
         pipeline.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in user_defined if piece])

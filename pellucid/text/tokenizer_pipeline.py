@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import FormatError, UnsupportedModel
 from pellucid.text.patterns import check_patterns
-from pellucid.text.vocabulary import SPACE_PIECE, Scheme, is_token_id
+from pellucid.text.vocabulary import NO_CACHE, SPACE_PIECE, Scheme, is_token_id
 
 if TYPE_CHECKING:
     import tokenizers
@@ -62,6 +62,7 @@ def _open_model(model: _Json, added: list[_Json]) -> tokenizers.models.BPE:
         fuse_unk=bool(model.get("fuse_unk")),
         byte_fallback=bool(model.get("byte_fallback")),
         ignore_merges=bool(model.get("ignore_merges")),
+        cache_capacity=NO_CACHE,
     )
 
 
