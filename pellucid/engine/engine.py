@@ -266,6 +266,7 @@ class Engine:
                     request.readout.take(rows)
                     self.scheduler.computed(request, num_computed)
                     if not request.readout.wanted:
+                        self._counts.generation_tokens += request.contest is not None  # a beam's next token
                         self._finish(request, "stop")
                         changed.append(request)
                     continue

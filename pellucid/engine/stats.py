@@ -14,7 +14,8 @@ class EngineStats:
 
     Each of n answers is a request. `blocks_used` belong to running ones, `blocks_cached` to nobody: they are kept for
     prompts that begin alike. `kv_cache_usage` is the used share of the fullest group, 0 to 1. Prompt tokens are those
-    of accepted requests (once for n answers), prefix cache queries and hits are tokens of admitted ones.
+    of accepted requests (once for n answers), prefix cache queries and hits are tokens of admitted ones. Generation
+    tokens are all that were computed: those that lose a contest (best_of, beams), too.
     """
 
     num_running: int

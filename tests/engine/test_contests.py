@@ -84,6 +84,8 @@ def test_beams_share_blocks_and_compute_one_token_each(prefix_caching: bool) -> 
     assert first == len("a prompt of more than one block")
     assert max(others) <= 4, "what was computed was computed again"
     assert engine.program.copies, "nobody wrote into a block that was shared"  # type: ignore[attr-defined]
+    num_computed = sum(len(batch.logit_rows) for batch in engine.program.batches)  # type: ignore[attr-defined]
+    assert engine.stats().generation_tokens_total == num_computed > 4
 
 
 def test_one_beam_is_the_most_likely_token_every_time() -> None:
