@@ -113,10 +113,8 @@ class GrammarCompiler:
             self._num_waiting -= 1
         if future.done():  # it waited until its deadline
             return
-        from pellucid.structured.grammar import lark_of  # the readers of all notations; most programs need none
-
         try:
-            from pellucid.structured.grammar import lark_of  # half of what is imported, and rarely used
+            from pellucid.structured.grammar import lark_of  # the readers of all notations; most programs need none
 
             grammar = Grammar(self._token_table(), lark_of(spec, self._find_token), param=spec.kind)
         except InvalidRequest as error:
