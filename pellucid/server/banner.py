@@ -20,8 +20,7 @@ _speed_tasks: set[asyncio.Task[None]] = set()
 
 def print_banner(state: ServerState, url: str) -> None:
     """On standard output, at once; the measured speed follows."""
-    for line in banner(state, url):
-        print(line, flush=True)
+    print("".join(f"{line}\n" for line in banner(state, url)), end="", flush=True)  # one write: the log cannot cut in
     task = asyncio.get_running_loop().create_task(_print_speeds(list(state.registry.clients.values())))
     _speed_tasks.add(task)
     task.add_done_callback(_speed_tasks.discard)
