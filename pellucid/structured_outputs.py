@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json as json_text
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 from pellucid.errors import InvalidParameter
 from pellucid.fields import boolean, refuse_unknown, show
@@ -46,6 +46,8 @@ class StructuredOutputs:
     structural_tag: str | Mapping[str, Any] | None = None
     disable_any_whitespace: bool = False
 
+    _asked_by: ClassVar[str | None] = None  # no field: it is no part of the form
+
     def __new__(cls, **given: object) -> Self:
         # Names are checked before the generated __init__ sees them, so that an unsupported field is refused by name.
         refuse_unknown(given, (f.name for f in fields(cls)), PLANNED, "structured output")
@@ -73,6 +75,17 @@ class StructuredOutputs:
     def kind(self) -> str:
         """Which one was given: the name of that field."""
         return self._given()[0]
+
+    @property
+    def param(self) -> str:
+        """What errors about it are named after."""
+        return self._asked_by or self.kind
+
+    def asked_by(self, name: str) -> Self:
+        """The same form, asked for by the field `name`; errors are named after that."""
+        form = replace(self)
+        object.__setattr__(form, "_asked_by", name)
+        return form
 
     def _given(self) -> list[str]:
         return [name for name in KINDS if getattr(self, name) is not (False if name == "json_object" else None)]

@@ -173,20 +173,20 @@ def _take_response_format(fields: dict[str, Any]) -> None:
     if "structured_outputs" in fields:
         raise InvalidParameter("response_format", "and structured_outputs are both given; give one of them")
     if kind == "json_object":
-        fields["structured_outputs"] = StructuredOutputs(json_object=True)
+        form = StructuredOutputs(json_object=True)
     elif kind == "json_schema":
         schema = _object("response_format.json_schema", format.get("json_schema"))
         _refuse_others("response_format.json_schema", schema, ("name", "description", "schema", "strict"))
-        given = _object("response_format.json_schema.schema", schema.get("schema"))
-        fields["structured_outputs"] = StructuredOutputs(json=given)
+        form = StructuredOutputs(json=_object("response_format.json_schema.schema", schema.get("schema")))
     elif kind == "regex":
-        fields["structured_outputs"] = StructuredOutputs(regex=format.get("regex", ""))
+        form = StructuredOutputs(regex=format.get("regex", ""))
     elif format.get("syntax", "gbnf") == "gbnf":
-        fields["structured_outputs"] = StructuredOutputs(gbnf=format.get("grammar", ""))
+        form = StructuredOutputs(gbnf=format.get("grammar", ""))
     elif format["syntax"] == "lark":
-        fields["structured_outputs"] = StructuredOutputs(grammar=format.get("grammar", ""))
+        form = StructuredOutputs(grammar=format.get("grammar", ""))
     else:
         raise InvalidParameter("response_format.syntax", f"expected gbnf or lark, got {show(format['syntax'])}")
+    fields["structured_outputs"] = form.asked_by("response_format")
 
 
 def _refuse_others(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:

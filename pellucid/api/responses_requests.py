@@ -140,7 +140,7 @@ def _form(body: Body) -> StructuredOutputs | None:
         format.text("description", "")
         format.boolean("strict", False)
     format.done()
-    return form
+    return None if form is None else form.asked_by("text.format")
 
 
 def _tools(body: Body) -> list[dict[str, Any]]:

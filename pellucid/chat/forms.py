@@ -61,10 +61,13 @@ class FormWriter:
         if body is None:
             return own
         whole = body if thought is None else sequence(thought, body)
-        return StructuredOutputs(
+        form = StructuredOutputs(
             structural_tag={"type": "structural_tag", "format": whole},
             disable_any_whitespace=own is not None and own.disable_any_whitespace,
         )
+        if own is not None:
+            return form.asked_by(own.param)
+        return form.asked_by("tool_choice" if self._toolbox is not None and self._toolbox.forced else "tools")
 
     def _body(self, own: StructuredOutputs | None) -> Element | None:
         """The answer without reasoning."""

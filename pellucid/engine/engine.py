@@ -33,7 +33,7 @@ from pellucid.engine.scheduler import Scheduler
 from pellucid.engine.stats import Counts, EngineStats
 from pellucid.engine.step import build_batch
 from pellucid.engine.token_text import add_text, position_logprobs
-from pellucid.errors import ExecutorError, PellucidError
+from pellucid.errors import ExecutorError, InvalidParameter, PellucidError
 from pellucid.executors.base import Program
 from pellucid.fields import integer
 from pellucid.graph.passes.hidden import HIDDEN
@@ -336,6 +336,7 @@ class Engine:
         self.scheduler.remove(request)
 
     def _fail(self, request: Request, error: Exception) -> None:
+        request.error_param = error.param if isinstance(error, InvalidParameter) else None
         own = isinstance(error, PellucidError)  # foreign messages may quote anything; they are in the log
         request.error = str(error) if own else f"internal error ({type(error).__name__}); the log has the details"
         if request.finish_reason is None:

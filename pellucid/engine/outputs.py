@@ -81,7 +81,8 @@ class CompletionOutput:
     """One answer. `finish_reason` is "stop", "length", "abort" or "error".
 
     `stop_reason` is the stop string, expression or id of stop_token_ids that ended it, None for the model's end token.
-    `token_ids` include the token that ended the answer, `text` does not. `error` says what went wrong.
+    `token_ids` include the token that ended the answer, `text` does not. `error` says what went wrong, `error_param`
+    which field asked for what could not be done (None: the request is not at fault).
     In answers of a chat, `tool_calls` are the calls that the model asks for and `reasoning` is what it thought first
     (None if its template marks no reasoning, or there is none); `text` is the rest.
     """
@@ -93,6 +94,7 @@ class CompletionOutput:
     finish_reason: str
     stop_reason: int | str | None = None
     error: str | None = None
+    error_param: str | None = None
     tool_calls: list[ToolCall] = field(default_factory=list)
     reasoning: str | None = None
 
@@ -165,6 +167,7 @@ class StreamChunk:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     error: str | None = None
+    error_param: str | None = None
     reasoning: str = ""
     tool_calls: list[ToolCallDelta] = field(default_factory=list)
     result: RequestOutput | None = None

@@ -71,6 +71,7 @@ class Request:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     error: str | None = None
+    error_param: str | None = None  # the field at fault, where the request itself is
     times: Times = field(default_factory=Times)
     contest: Contest | None = None
     keeps_blocks: bool = False  # when it has ended well, until those it leads have begun

@@ -6,7 +6,7 @@ from pellucid import __version__
 from pellucid.engine.loader import LoadedModel
 from pellucid.engine.outputs import CompletionOutput, Metrics, ModelReceipt, Receipt, RequestOutput, StreamChunk, Usage
 from pellucid.engine.request import Request
-from pellucid.errors import PellucidError
+from pellucid.errors import ExecutorError, InvalidParameter, PellucidError
 from pellucid.sampling import SamplingParams
 
 
@@ -38,11 +38,22 @@ def refused_result(model: LoadedModel, params: SamplingParams, error: PellucidEr
         prompt=None,
         prompt_token_ids=[],
         prompt_logprobs=None,
-        outputs=[CompletionOutput(0, "", [], None, finish_reason="error", error=str(error))],
+        outputs=[
+            CompletionOutput(
+                0, "", [], None, finish_reason="error", error=str(error), error_param=getattr(error, "param", None)
+            )
+        ],
         usage=Usage(0, 0, 0, 0),
         metrics=Metrics(0.0, None, 0.0, None, None, 0),
         receipt=_receipt(model, None, params, params.seed or 0, 0),
     )
+
+
+def request_failure(error: str | None, param: str | None) -> PellucidError:
+    """The `error` and `error_param` of an answer as an error to raise."""
+    if param is not None:
+        return InvalidParameter(param, (error or "").removeprefix(f"{param}: "))
+    return ExecutorError(error or "the request failed")
 
 
 class AnswerStream:
@@ -84,6 +95,7 @@ class AnswerStream:
             finish_reason=request.finish_reason if ended else None,
             stop_reason=request.stop_reason if ended else None,
             error=request.error if ended else None,
+            error_param=request.error_param if ended else None,
         )
 
 
@@ -96,6 +108,7 @@ def _completion(request: Request) -> CompletionOutput:
         finish_reason=request.finish_reason or "abort",
         stop_reason=request.stop_reason,
         error=request.error,
+        error_param=request.error_param,
     )
 
 

@@ -117,6 +117,24 @@ class RowSampler:
             raise InvalidParameter("logits_processors", "they made NaN or infinite logits; only -inf is possible")
         return row
 
+    def _nothing_left(self) -> InvalidParameter:
+        """Every token is forbidden, which only the request itself can do; named after what forbids most."""
+        params = self.params
+        given = {
+            "structured_outputs": self.constraint is not None,
+            "allowed_token_ids": params.allowed_token_ids is not None,
+            "bad_words": bool(params.bad_words),
+            "logit_bias": bool(params.logit_bias),
+            "logits_processors": bool(params.logits_processors),
+            "no_repeat_ngram_size": params.no_repeat_ngram_size > 0,
+            "min_tokens": params.min_tokens > 0,
+        }
+        named = [name for name, is_given in given.items() if is_given]
+        return InvalidParameter(
+            named[0] if named else "sampling",
+            f"no token is left to choose: every one is forbidden, by {' and '.join(named)}; forbid less",
+        )
+
     def sample(self, logits: Logits, *, num_output_tokens: int, position: int) -> int:
         """The token for `position`, after `num_output_tokens` others: `sample_rows` for one row, which raises."""
         [found] = sample_rows([Row(self, logits, num_output_tokens, position)])
@@ -197,7 +215,7 @@ def sample_rows(rows: Sequence[Row], *, threads: int = 1) -> list[Sampled | Exce
     """A token for each row, or the exception that this row alone ends with. Call `accept` with the token.
 
     The rows may be shared out over `threads`, which changes no bit. The exception is an ExecutorError when logits are
-    NaN or infinite, or when no token is left to choose; or whatever the constraint raised.
+    NaN or infinite, InvalidParameter when no token is left to choose; or whatever the constraint raised.
     """
     results: list[Sampled | Exception | None] = []
     asked: list[NativeRow] = []
@@ -215,7 +233,7 @@ def sample_rows(rows: Sequence[Row], *, threads: int = 1) -> list[Sampled | Exce
         if num_invalid:
             results[i] = _not_finite(num_invalid, len(row.logits))
         elif token < 0:
-            results[i] = ExecutorError("no token can be chosen: all of them are masked")
+            results[i] = row.sampler._nothing_left()
         else:
             row.sampler._surprise = {token: surprise}
             results[i] = Sampled(token, None if row.num_logprobs is None else [RankedToken(*r) for r in ranked])

@@ -10,7 +10,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pellucid.engine.outputs import RequestOutput, StreamChunk
-from pellucid.errors import ExecutorError, InvalidParameter
+from pellucid.engine.results import request_failure
+from pellucid.errors import InvalidParameter
 from pellucid.sampling import SamplingParams
 from pellucid.server.boundary import Call
 from pellucid.server.errors import HttpError
@@ -63,7 +64,7 @@ class Generation:
                                 between_tokens.observe((now - before) / len(answer.token_ids))
                         last[key] = now
                         if answer.finish_reason in ("error", "abort"):
-                            raise failure(answer.finish_reason, answer.error)
+                            raise failure(answer.finish_reason, answer.error, answer.error_param)
                         yield i, answer
                     elif isinstance(answer, Started):
                         not_started -= 1
@@ -77,7 +78,7 @@ class Generation:
         self._state.metrics.answered(self._client.name, result)
         for output in result.outputs:
             if output.finish_reason in ("error", "abort"):
-                raise failure(output.finish_reason, output.error)
+                raise failure(output.finish_reason, output.error, output.error_param)
         self.finished[i] = result
         if self._state.settings.log_prompts:
             self._call.notes[f"prompt_{i}"] = result.receipt.prompt or result.prompt_token_ids
@@ -133,11 +134,11 @@ class Generation:
         return prompt + params.n * (params.max_tokens or GUESSED_ANSWER)
 
 
-def failure(reason: str, error: str | None) -> Exception:
+def failure(reason: str, error: str | None, param: str | None) -> Exception:
     """Why an answer that has begun was not ended by the model or a limit."""
     if reason == "abort":
         return HttpError(503, "aborted", "the server ended this answer", retry_after=1)
-    return ExecutorError(error or "the request failed")
+    return request_failure(error, param)
 
 
 def priority_for(call: Call, wanted: int | None) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from pellucid.engine.outputs import ModelReceipt, RequestOutput, StreamChunk
 from pellucid.errors import EngineUnavailable, InvalidParameter, PellucidError
 from pellucid.sampling import SamplingParams
 from pellucid.server.logs import LogFormat
+from pellucid.structured_outputs import StructuredOutputs
 
 
 class Message(msgspec.Struct, array_like=True, tag=True, gc=False):
@@ -39,6 +40,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | list[int] | None = None
     messages: list[Any] | None = None
     params: Any = msgspec.field(default_factory=SamplingParams)  # a mapping of those not at their default on the wire
+    form_param: str | None = None  # on the wire: what errors about the form in `params` are named after
     stream: bool = True
     request_id: str = ""
     priority: int = 0
@@ -318,9 +320,24 @@ def raised(failure: Failed) -> PellucidError:
     return kind(failure.message)
 
 
-def given_params(params: SamplingParams) -> dict[str, Any]:
-    """The parameters that differ from their defaults: `SamplingParams(**given_params(p)) == p`."""
-    return {name: value for name, value in vars(params).items() if value != _DEFAULTS[name]}
+def on_the_wire(request: GenerateRequest) -> GenerateRequest:
+    """With the parameters as a mapping of those that differ from their defaults."""
+    params: SamplingParams = request.params
+    given = {name: value for name, value in vars(params).items() if value != _DEFAULTS[name]}
+    form = params.structured_outputs
+    if not isinstance(form, StructuredOutputs):
+        return msgspec.structs.replace(request, params=given)
+    given["structured_outputs"] = asdict(form)
+    return msgspec.structs.replace(request, params=given, form_param=form.param)
+
+
+def params_of(request: GenerateRequest) -> SamplingParams:
+    """Those of a request that came over the wire. Raises what SamplingParams raises."""
+    params = SamplingParams(**request.params)
+    form = params.structured_outputs
+    if isinstance(form, StructuredOutputs) and request.form_param is not None:
+        params = replace(params, structured_outputs=form.asked_by(request.form_param))
+    return params
 
 
 def plain_texts(texts: Sequence[Any]) -> list[Any]:

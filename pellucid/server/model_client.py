@@ -13,8 +13,6 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
 
-import msgspec
-
 from pellucid.config import EngineConfig
 from pellucid.engine.outputs import StreamChunk
 from pellucid.errors import EngineFailed, EngineRestarting, EngineUnavailable, InvalidParameter, PellucidError
@@ -50,7 +48,7 @@ from pellucid.server.messages import (
     Text,
     Tokenize,
     Tokens,
-    given_params,
+    on_the_wire,
     plain_texts,
     raised,
 )
@@ -152,7 +150,7 @@ class ModelClient:
         """
         if not isinstance(request.params, SamplingParams):
             raise InvalidParameter("params", f"expected SamplingParams, got {show(request.params)}")
-        plain = msgspec.structs.replace(request, params=given_params(request.params))
+        plain = on_the_wire(request)
         call = self._begin(lambda number: Generate(number, plain))
         try:
             while True:

@@ -17,7 +17,6 @@ from pellucid.engine.async_engine import AsyncAnswer, AsyncLLM
 from pellucid.engine.classify import ClassificationOutput
 from pellucid.engine.streams import Stream
 from pellucid.errors import PellucidError
-from pellucid.sampling import SamplingParams
 from pellucid.server.channel import Channel, encode
 from pellucid.server.messages import (
     Cancel,
@@ -46,6 +45,7 @@ from pellucid.server.messages import (
     Tokenize,
     Tokens,
     failed,
+    params_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class EngineSession:
             self._answering[call] = answering
 
     def _answer(self, request: GenerateRequest) -> AsyncAnswer:
-        params = SamplingParams(**request.params)
+        params = params_of(request)
         admission: dict[str, Any] = {
             "request_id": request.request_id or None,
             "priority": request.priority,

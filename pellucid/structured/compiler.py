@@ -12,9 +12,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import InvalidParameter, InvalidRequest, ResourceError
+from pellucid.structured.letters import Letters
 from pellucid.structured.limits import COMPILE_SECONDS
 from pellucid.structured.matcher import Grammar, GrammarMatcher
-from pellucid.structured.vocabulary import build_tokenizer, token_finder
+from pellucid.structured.vocabulary import build_table, token_finder
 from pellucid.structured_outputs import StructuredOutputs
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class GrammarCompiler:
         # Python waits for these threads at exit: one that came back from Rust after the interpreter would crash
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="pellucid-grammars")
         self._num_waiting = 0
-        self._table: Any = None
+        self._table: tuple[Any, Letters] | None = None
         self._table_lock = threading.Lock()
 
     def submit(self, spec: StructuredOutputs) -> Future[NewMatcher]:
@@ -62,7 +63,7 @@ class GrammarCompiler:
 
         Raises ResourceError when too many grammars wait.
         """
-        key = sha256(repr(spec).encode()).digest()
+        key = sha256(repr((spec, spec.param)).encode()).digest()
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -105,7 +106,7 @@ class GrammarCompiler:
     def _expire(self, spec: StructuredOutputs, future: Future[NewMatcher]) -> None:
         with suppress(InvalidStateError):
             future.set_exception(
-                InvalidParameter(spec.kind, f"it took more than {self._seconds:g} s to compile; make it simpler")
+                InvalidParameter(spec.param, f"it took more than {self._seconds:g} s to compile; make it simpler")
             )
 
     def _compile(self, spec: StructuredOutputs, future: Future[NewMatcher]) -> None:
@@ -116,12 +117,13 @@ class GrammarCompiler:
         try:
             from pellucid.structured.grammar import lark_of  # the readers of all notations; most programs need none
 
-            grammar = Grammar(self._token_table(), lark_of(spec, self._find_token), param=spec.kind)
+            table, letters = self._token_table()
+            grammar = Grammar(table, lark_of(spec, self._find_token), param=spec.param, letters=letters)
         except InvalidRequest as error:
             outcome: BaseException | NewMatcher = error
         except BaseException as error:  # a panic in Rust is no Exception
             logger.exception("compiling a grammar failed")
-            outcome = InvalidRequest(f"{spec.kind}: it cannot be compiled ({type(error).__name__})")
+            outcome = InvalidRequest(f"{spec.param}: it cannot be compiled ({type(error).__name__})")
         else:
             outcome = grammar.matcher
         with suppress(InvalidStateError):  # the deadline has passed
@@ -130,8 +132,8 @@ class GrammarCompiler:
             else:
                 future.set_result(outcome)
 
-    def _token_table(self) -> Any:
+    def _token_table(self) -> tuple[Any, Letters]:
         with self._table_lock:
             if self._table is None:
-                self._table = build_tokenizer(self._tokenizer, self._vocab_size)
+                self._table = build_table(self._tokenizer, self._vocab_size)
             return self._table

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pellucid.errors import InvalidParameter, InvalidRequest
+from pellucid.errors import InvalidParameter
+from pellucid.structured.letters import Letters
 from pellucid.structured.limits import PARSER_LIMITS
 
 Mask = npt.NDArray[np.uint32]
@@ -16,8 +17,11 @@ Mask = npt.NDArray[np.uint32]
 class Grammar:
     """A grammar that has been compiled; immutable, shared by all answers that follow it."""
 
-    def __init__(self, tokenizer: Any, lark: str, *, param: str) -> None:
-        """`tokenizer`: an LLTokenizer. Raises InvalidParameter when `lark` is no grammar or nothing satisfies it."""
+    def __init__(self, tokenizer: Any, lark: str, *, param: str, letters: Letters | None = None) -> None:
+        """`tokenizer`: an LLTokenizer; `letters`: what it can spell (None: all); `param`: what errors are named after.
+
+        Raises InvalidParameter when `lark` is no grammar, and when no answer satisfies it or can be spelled.
+        """
         from llguidance import LLMatcher, LLParserLimits
 
         limits = LLParserLimits(**PARSER_LIMITS)
@@ -25,27 +29,32 @@ class Grammar:
         self._ends = _end_bits(tokenizer.vocab_size, tokenizer.eos_tokens)
         if self._matcher.is_error():
             raise InvalidParameter(param, f"it cannot be compiled: {_reason(self._matcher)}")
-        try:
-            self.matcher().mask()
-        except InvalidRequest as error:
-            raise InvalidParameter(param, f"no answer can begin: {error}") from None
+        self._param = param
+        obstacle = None if letters is None else letters.obstacle(self._matcher)
+        if obstacle is not None:
+            missing = f" (it has no token for {obstacle!r})" if obstacle else ""
+            raise InvalidParameter(
+                param, f"no answer of this form can be written with this model's vocabulary{missing}; {_ADVICE}"
+            )
+        self.matcher().mask()
 
     def matcher(self) -> GrammarMatcher:
         """The start of a new answer."""
-        return GrammarMatcher(self._matcher.deep_copy(), self._ends)
+        return GrammarMatcher(self._matcher.deep_copy(), self._ends, self._param)
 
 
 class GrammarMatcher:
-    """The Constraint (engine/constraint.py) of one answer. Whatever goes wrong raises InvalidRequest.
+    """The Constraint (engine/constraint.py) of one answer. Whatever goes wrong raises InvalidParameter.
 
     llguidance answers an error with a mask of the end tokens, which would pass for a finished answer, and lets a
     grammar name end tokens in its middle; so every mask is checked here, and end tokens are taken out where the grammar
     may not end.
     """
 
-    def __init__(self, matcher: Any, ends: Mask) -> None:
+    def __init__(self, matcher: Any, ends: Mask, param: str) -> None:
         self._matcher = matcher
         self._ends = ends
+        self._param = param
         self._finished = False
 
     def mask(self) -> Mask:
@@ -56,7 +65,7 @@ class GrammarMatcher:
         if not self._finished and not self._matcher.is_accepting():
             mask &= ~self._ends
         if not mask.any():
-            raise InvalidRequest("structured output: no token can go on with the answer")
+            raise InvalidParameter(self._param, _DEAD_END)
         return mask
 
     def accept(self, token: int) -> None:
@@ -73,7 +82,11 @@ class GrammarMatcher:
         if matcher.is_error() or (
             matcher.is_stopped() and matcher.stop_reason() not in ("NoExtension", "EndOfSentence")
         ):
-            raise InvalidRequest(f"structured output: {_reason(matcher)}")
+            raise InvalidParameter(self._param, _reason(matcher))
+
+
+_ADVICE = "ask for another form, or ask another model"
+_DEAD_END = f"the answer has come to a place where no token of this model's vocabulary can go on with it; {_ADVICE}"
 
 
 def _end_bits(vocab_size: int, end_token_ids: list[int]) -> Mask:
@@ -89,4 +102,6 @@ def _reason(matcher: Any) -> str:
     if not message or message.startswith("panic"):
         return f"the grammar engine gave up ({matcher.stop_reason()})"
     _, _, own = message.splitlines()[0].rpartition("failed to compile JSON schema: ")
+    if own == "NoExtensionBias":
+        return _DEAD_END
     return own if len(own) <= 200 else own[:200] + "…"

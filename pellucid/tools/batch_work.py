@@ -20,7 +20,7 @@ from pellucid.engine.offline import Answered, Job
 from pellucid.engine.outputs import RequestOutput
 from pellucid.engine.pooling import finished
 from pellucid.engine.readout import Pooler
-from pellucid.engine.results import build_result
+from pellucid.engine.results import build_result, request_failure
 from pellucid.errors import ExecutorError, ModelNotFound, UnsupportedParameter
 from pellucid.fields import show
 from pellucid.sampling import SamplingParams
@@ -37,7 +37,7 @@ class Work(ABC):
 
     @abstractmethod
     def result(self, done: Answered[Any]) -> Any:
-        """What is kept of a finished job until its line is complete. Raises ExecutorError."""
+        """What is kept of a finished job until its line is complete. Raises PellucidError."""
 
     @abstractmethod
     def body(self, results: Sequence[Any], *, key: str, created: int, with_receipts: bool) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class _Answers(Work):
         result = ChatReader(self._turn).result(build_result(self._llm._model, done.prompt, done.requests))
         for answer in result.outputs:
             if answer.finish_reason == "error":
-                raise ExecutorError(answer.error or "the request failed")
+                raise request_failure(answer.error, answer.error_param)
         return result
 
     def body(self, results: Sequence[RequestOutput], *, key: str, created: int, with_receipts: bool) -> dict[str, Any]:

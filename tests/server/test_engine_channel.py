@@ -29,7 +29,8 @@ from pellucid.server.messages import (
     GenerateRequest,
     Text,
     failed,
-    given_params,
+    on_the_wire,
+    params_of,
     raised,
 )
 from pellucid.structured_outputs import StructuredOutputs
@@ -198,7 +199,16 @@ def test_sampling_parameters_survive_the_way() -> None:
         logprobs=0,
         structured_outputs=StructuredOutputs(json={"type": "object"}),
     )
-    sent = encode(Generate(1, GenerateRequest(prompt="x", params=given_params(params))))
+    sent = encode(Generate(1, on_the_wire(GenerateRequest(prompt="x", params=params))))
     received: Any = msgspec.msgpack.decode(sent, type=Command)
-    assert SamplingParams(**received.request.params) == params
-    assert given_params(SamplingParams()) == {}
+    assert params_of(received.request) == params
+    assert on_the_wire(GenerateRequest(prompt="x")).params == {}
+
+
+def test_a_form_keeps_the_name_of_the_field_that_asked_for_it() -> None:
+    form = StructuredOutputs(json_object=True).asked_by("response_format")
+    sent = encode(Generate(1, on_the_wire(GenerateRequest(params=SamplingParams(structured_outputs=form)))))
+    received: Any = msgspec.msgpack.decode(sent, type=Command)
+    found = params_of(received.request).structured_outputs
+    assert isinstance(found, StructuredOutputs)
+    assert (found.param, found.asked_by("x").param, form == found) == ("response_format", "x", True)

@@ -31,7 +31,7 @@ def write_tiny_model(
 
     special: control tokens besides its own. `tensors` replace its own, or are added to them.
     """
-    tokens = [*_byte_characters(), "ab", *SPECIAL, *special]  # a vocabulary with no merge at all is not sound
+    tokens = [*byte_characters(), "ab", *SPECIAL, *special]  # a vocabulary with no merge at all is not sound
     facts: dict[str, object] = {
         "general.architecture": "llama",
         "general.name": "tiny",
@@ -70,7 +70,7 @@ def write_tiny_model(
     return path
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
     """GPT-2's printable stand-in for each of the 256 bytes (Radford et al. 2019, encoder.py), by byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
