@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pellucid"
 
-BASE = {"errors", "fields", "config", "sampling", "sampling_fields", "stop_regex", "structured_outputs"}
+BASE = {"errors", "fields", "config", "sampling", "sampling_fields", "stop_regex", "structured_outputs", "thread_pool"}
 CHAIN = ["formats", "graph", "models", "executors", "cache", "engine"]
 FACES = ["api", "server", "tools", "cli"]
 

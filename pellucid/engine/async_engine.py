@@ -30,6 +30,7 @@ from pellucid.engine.streams import Add, Prepared, Stream, Streams
 from pellucid.errors import InvalidParameter, InvalidRequest, PellucidError
 from pellucid.fields import show
 from pellucid.sampling import SamplingParams
+from pellucid.thread_pool import started_pool
 
 MAX_REQUEST_ID_CHARS = 256
 PROMPT_THREADS = 2
@@ -55,8 +56,8 @@ class AsyncLLM:
         self.tokenizer = self._llm.tokenizer
         self._streams = Streams(self._llm._engine)
         self._thread = EngineThread(self._llm._engine, self._streams)
-        self._prompt_threads = ThreadPoolExecutor(PROMPT_THREADS, thread_name_prefix="pellucid-prompt")
-        self._reading_threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="pellucid-reading")
+        self._prompt_threads = started_pool(PROMPT_THREADS, "pellucid-prompt")
+        self._reading_threads = started_pool(READING_THREADS, "pellucid-reading")
         # Also runs when this object is collected, and before the interpreter ends: a daemon thread must not see that.
         pools = (self._prompt_threads, self._reading_threads)
         self._close = weakref.finalize(self, _close, self._thread, self._llm, *pools)

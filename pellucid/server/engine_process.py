@@ -24,10 +24,13 @@ from pellucid.server import logs
 from pellucid.server.channel import Channel, encode
 from pellucid.server.messages import LOADING, Command, Heartbeat, Load, ModelInfo, Ready, Stats, failed
 from pellucid.server.session import EngineSession
+from pellucid.thread_pool import started_pool
 
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+WORK_THREADS = 2
+"""For what asyncio.to_thread does: loading, then turning ids into text."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,6 +53,7 @@ def die_with_parent() -> None:
 
 async def serve(end: socket.socket) -> None:
     """Load what the first message says, then carry out commands until the channel is closed."""
+    asyncio.get_running_loop().set_default_executor(started_pool(WORK_THREADS, "pellucid-work"))
     process = EngineProcess()
     await process.channel.open(end)
     await asyncio.Event().wait()

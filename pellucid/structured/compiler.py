@@ -17,6 +17,7 @@ from pellucid.structured.limits import COMPILE_SECONDS
 from pellucid.structured.matcher import Grammar, GrammarMatcher
 from pellucid.structured.vocabulary import build_table, token_finder
 from pellucid.structured_outputs import StructuredOutputs
+from pellucid.thread_pool import started_pool
 
 if TYPE_CHECKING:
     from pellucid.text.tokenizer import Tokenizer
@@ -53,7 +54,7 @@ class GrammarCompiler:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, tuple[Future[NewMatcher], int]] = OrderedDict()
         # Python waits for these threads at exit: one that came back from Rust after the interpreter would crash
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="pellucid-grammars")
+        self._threads: ThreadPoolExecutor | None = None
         self._num_waiting = 0
         self._table: tuple[Any, Letters] | None = None
         self._table_lock = threading.Lock()
@@ -70,13 +71,10 @@ class GrammarCompiler:
                 return self._kept[key][0]
             if self._num_waiting >= MAX_WAITING:
                 raise ResourceError(f"{MAX_WAITING} grammars wait to be compiled; try again later")
+            self._threads = self._threads or _start_threads()
             future: Future[NewMatcher] = Future()
             self._num_waiting += 1
-            before = threading.stack_size(_STACK_NBYTES)
-            try:
-                self._threads.submit(self._compile, spec, future)
-            finally:
-                threading.stack_size(before)
+            self._threads.submit(self._compile, spec, future)
             self._kept[key] = future, len(repr(spec))
             self._drop_oldest()
         future.add_done_callback(lambda done: self._forget_failed(key, done))
@@ -137,3 +135,11 @@ class GrammarCompiler:
             if self._table is None:
                 self._table = build_table(self._tokenizer, self._vocab_size)
             return self._table
+
+
+def _start_threads() -> ThreadPoolExecutor:
+    before = threading.stack_size(_STACK_NBYTES)
+    try:
+        return started_pool(MAX_THREADS, "pellucid-grammars")
+    finally:
+        threading.stack_size(before)
