@@ -39,8 +39,8 @@ clients: setup-dev ## install the other clients of docs/clients.md and try every
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PIP) --no-build-isolation --editable '.[clients]'
 	@$(PY) -m pytest tests/server/test_http_other_clients.py
 
-soak-server: setup-dev ## 60,000 mixed requests to a server, good, bad and cancelled, and what they leave behind
-	@$(PY) -m pytest --soak -rP tests/server/test_soak_server.py
+soak-server: setup-dev ## 60,000 mixed requests to a server and what they leave behind; writes a result file (PARTS=…)
+	@$(PY) benchmarks/soak.py $(PARTS)
 
 check: setup-dev ## lint, format, types, C++ format, import direction
 	@$(VENV)/bin/ruff check .

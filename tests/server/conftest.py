@@ -20,9 +20,3 @@ def story_server(story_path: Path) -> Iterator[Server]:
 def smollm2_server(smollm2_path: Path) -> Iterator[Server]:
     with Server(str(smollm2_path), "--served-model-name", "smollm2", "-c", "1024") as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def soak_count(soak: bool) -> tuple[int, int]:
-    """Requests before memory is first measured, and after."""
-    return (10_000, 50_000) if soak else (60, 200)

@@ -1,6 +1,6 @@
 """`pellucid serve` that keeps some memory of every request: python leaky_server.py NBYTES MODEL OPTION…
 
-The front keeps it, and so does each engine. It is a control: what looks for leaks must find these.
+The front keeps it, and so does the engine that has to do with it. It is a control: what looks for leaks must find it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def leak(owner: Any, name: str, nbytes: int) -> None:
 def front(nbytes: int, arguments: list[str]) -> None:
     from pellucid.cli import main
     from pellucid.server import registry
-    from pellucid.server.generation import Generation
+    from pellucid.server.boundary import Boundary
 
-    leak(Generation, "__init__", nbytes)
+    leak(Boundary, "__call__", nbytes)
     command = (sys.executable, __file__, str(nbytes), "--engine")
     registry.ModelRegistry = partial(registry.ModelRegistry, command=command)  # type: ignore[assignment,misc]
     sys.argv = ["pellucid", "serve", *arguments]
@@ -49,10 +49,10 @@ def front(nbytes: int, arguments: list[str]) -> None:
 
 
 def engine(nbytes: int, arguments: list[str]) -> None:
-    from pellucid.engine.engine import Engine
     from pellucid.server import engine_process
+    from pellucid.server.session import EngineSession
 
-    leak(Engine, "add_request", nbytes)
+    leak(EngineSession, "_begin", nbytes)
     engine_process.main(arguments)
 
 

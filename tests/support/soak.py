@@ -1,6 +1,6 @@
 """Thousands of mixed requests at a server, good, bad and cancelled ones, and what they leave behind.
 
-python tests/support/soak.py MODEL COUNT (a folder or a file) prints the figures for any count.
+The tests do it with hundreds, `make soak-server` (benchmarks/soak.py) with tens of thousands.
 """
 
 from __future__ import annotations
@@ -9,33 +9,34 @@ import asyncio
 import json
 import os
 import random
-import sys
-import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
+from statistics import median
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
-
+from support.memory import anonymous_nbytes
 from support.server import Server
 from support.tiny_model import write_tiny_model
 
 from pellucid.tools.http_stream import Answer, Site, ask, ask_json
 
 CONCURRENCY = 12
-LARGE = 5_000
-"""From so many requests on, what allocators and caches keep for themselves is less than a leak."""
+NUM_LOOKS = 10
+"""How often memory is looked at while the requests that count are made."""
+MAX_GROWTH = 200.0
+"""Bytes a request, of all processes together."""
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content or '' }}\n{% endfor %}"
-OPTIONS = ("--served-model-name", "story", "--chat-template", TEMPLATE, "--kv-cache-memory", "2MiB", "--threads", "1")
-"""A small cache, so that the first requests have touched all of it."""
+OPTIONS = ("--served-model-name", "main", "--chat-template", TEMPLATE, "--threads", "1", "--kv-cache-memory", "2MiB")
 
 
-def arguments(story: str | Path, folder: Path) -> list[str]:
-    """Of `pellucid serve`: the Story model, and the tiny one for what Story's vocabulary cannot spell, such as "{"."""
+def arguments(model: Path, folder: Path, *more: str) -> list[str]:
+    """Of `pellucid serve`: the model, and the tiny one for what Story's vocabulary cannot spell, such as "{".
+
+    The cache is small, so that the first requests have touched all of it.
+    """
     tiny = write_tiny_model(folder / "tiny.gguf", context=1024)
-    return [str(story), *OPTIONS, "--add-model", f"tiny={tiny}"]
+    return [str(model), *OPTIONS, "--add-model", f"tiny={tiny}", *more]
 
 
 CALL = {
@@ -61,8 +62,7 @@ Ask = tuple[str, str, bytes]
 
 def good(rng: random.Random, number: int) -> Ask:
     """One of every kind that the API has, with lengths and seeds of its own."""
-    # Of some hundred texts: the tokenizer library remembers 10,000 short ones in each thread, kilobytes each for Story.
-    prompt = f"One day, friend number {number % 50} " + "went to the park and " * rng.randint(0, 8)
+    prompt = f"One day, friend number {number} " + "went to the park and " * rng.randint(0, 8)
     length = {"max_tokens": rng.randint(1, 24), "seed": number}
     messages = [{"role": "user", "content": prompt}]
     tiny = {"model": "tiny", "messages": messages, "max_tokens": 60, "seed": number}
@@ -81,19 +81,19 @@ def good(rng: random.Random, number: int) -> Ask:
         ("/tokenize", {"prompt": prompt}),
         ("/detokenize", {"tokens": [5, 6, 7, number % 2000]}),
     ])  # fmt: skip
-    return "POST", path, json.dumps({"model": "story", **body}).encode()
+    return "POST", path, json.dumps({"model": "main", **body}).encode()
 
 
 def bad(rng: random.Random, number: int) -> Ask:
     """One that must be refused with a status below 500."""
-    prompt = {"model": "story", "prompt": f"Number {number % 50}"}
+    prompt = {"model": "main", "prompt": f"Number {number}"}
     return rng.choice([
         ("POST", "/v1/completions", b"{" * rng.randint(1, 200)),
         ("POST", "/v1/completions", os.urandom(50)),
         ("POST", "/v1/completions", json.dumps({**prompt, f"unknown_{number}": 1}).encode()),
         ("POST", "/v1/completions", json.dumps({**prompt, "temperature": -number - 1}).encode()),
         ("POST", "/v1/completions", json.dumps({**prompt, "model": f"model-{number}"}).encode()),
-        ("POST", "/v1/completions", json.dumps({**prompt, "prompt": "too long " * 600}).encode()),
+        ("POST", "/v1/completions", json.dumps({**prompt, "prompt": "too long " * 2000}).encode()),
         ("POST", "/v1/chat/completions", json.dumps({"model": "tiny", "messages": [{"role": f"r{number}"}]}).encode()),
         ("POST", "/v1/completions", json.dumps({**prompt, "structured_outputs": {"regex": f"({number}"}}).encode()),
         ("POST", "/tokenize", json.dumps({**prompt, "prompt": number}).encode()),
@@ -163,14 +163,16 @@ class Soak:
             async with asyncio.timeout(120):
                 answer = await ask(self._site, *asked)
         except (OSError, TimeoutError) as error:
-            self.tally.wrong.append(f"unanswered: {asked}: {error!r}")
+            self.tally.wrong.append(f"unanswered: {_brief(asked)}: {error!r}")
             return
         if kind < 0.1 and 400 <= answer.status < 500 and "error" in json.loads(answer.body):
             self.tally.refused += 1
         elif kind >= 0.1 and _whole(answer):
             self.tally.answered += 1
         else:
-            self.tally.wrong.append(f"status {answer.status}: {asked}: {answer.body[:300]!r} {answer.events[-2:]}")
+            self.tally.wrong.append(
+                f"status {answer.status}: {_brief(asked)}: {answer.body[:300]!r} {answer.events[-2:]}"
+            )
 
     async def footprint(self) -> Footprint:
         """When everything that was asked for has ended."""
@@ -180,7 +182,7 @@ class Soak:
         await asyncio.sleep(0.3)  # connections are closed a moment after their answers
         pids = [self._server.process.pid, *sorted(self._server.children())]
         return Footprint(
-            tuple(map(_nbytes, pids)),
+            tuple(map(anonymous_nbytes, pids)),
             Counter(target for pid in pids for target in _open_files(pid)),
             sum(len(list(Path(f"/proc/{pid}/task").iterdir())) for pid in pids),
             sum(1 for _ in self._folder.rglob("*")),
@@ -193,15 +195,15 @@ class Soak:
         return any(float(line.split()[-1]) for line in gauges)
 
 
+def _brief(asked: Ask) -> str:
+    method, path, body = asked
+    return f"{method} {path} {body[:300]!r}"
+
+
 def _whole(answer: Answer) -> bool:
     if answer.status != 200:
         return False
     return not answer.events or (answer.events[-1][1] == b"[DONE]" and b'"error"' not in answer.events[-2][1])
-
-
-def _nbytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
 
 
 def _open_files(pid: int) -> list[str]:
@@ -217,43 +219,63 @@ def _open_files(pid: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Report:
+    """`looks` are footprints, each after so many requests; the first one after those that fill caches and pools."""
+
     tally: Tally
-    before: Footprint
-    after: Footprint
-    num_between: int
+    looks: list[tuple[int, Footprint]]
+
+    @property
+    def count(self) -> int:
+        """Requests between the first look and the last."""
+        return self.looks[-1][0] - self.looks[0][0]
 
     @property
     def growth(self) -> list[float]:
-        """Bytes a request, of each process."""
-        return [(b - a) / self.num_between for a, b in zip(self.before.nbytes, self.after.nbytes, strict=True)]
+        """Bytes a request, of each process: the median slope between two looks (Theil 1950, Sen 1968).
+
+        A leak makes every pair steeper; a step that an allocator takes once makes few.
+        """
+        return [
+            median((b.nbytes[i] - a.nbytes[i]) / (n - m) for (m, a), (n, b) in combinations(self.looks, 2))
+            for i in range(len(self.looks[0][1].nbytes))
+        ]
+
+    @property
+    def total_growth(self) -> float:
+        """Bytes a request, of all processes, from the first look to the last."""
+        (_, before), (_, after) = self.looks[0], self.looks[-1]
+        return (sum(after.nbytes) - sum(before.nbytes)) / self.count
+
+    def first(self, count: int) -> Report:
+        """What it would have been with so many requests after the first look."""
+        return Report(self.tally, [look for look in self.looks if look[0] - self.looks[0][0] <= count])
 
 
-def soak(server: Server, folder: Path, warm_up: int, count: int) -> Report:
-    """What `count` requests do after `warm_up` ones that fill caches and pools."""
+def soak(server: Server, folder: Path, warm_up: int, count: int, num_looks: int = NUM_LOOKS) -> Report:
+    """What `count` requests do after `warm_up` ones; `folder` is where temporary files of the server would lie.
+
+    Raises AssertionError where one is answered as it should not be, or something but memory is left.
+    """
 
     async def run() -> Report:
         work = Soak(server, folder)
         assert (await ask_json(Site.of(server.url), "/v1/models"))["data"]
         await work.run(warm_up)
-        before = await work.footprint()
-        await work.run(count)
-        return Report(work.tally, before, await work.footprint(), count)
+        looks = [(work.tally.total, await work.footprint())]
+        for _ in range(num_looks):
+            await work.run(count // num_looks)
+            looks.append((work.tally.total, await work.footprint()))
+        return Report(work.tally, looks)
 
-    return asyncio.run(run())
-
-
-def main(model: str, count: int) -> None:
-    with (
-        tempfile.TemporaryDirectory() as models,
-        tempfile.TemporaryDirectory() as folder,
-        Server(*arguments(model, Path(models)), TMPDIR=folder) as server,
-    ):
-        begun = time.monotonic()
-        report = soak(server, Path(folder), count // 4, count)
-        print(f"{report.tally.total} requests in {time.monotonic() - begun:.0f} s: {report.tally}")
-        print(f"growth a request, front and engines: {[round(n) for n in report.growth]} bytes")
-        print(f"before {report.before}\nafter  {report.after}")
+    report = asyncio.run(run())
+    _check(report)
+    return report
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+def _check(report: Report) -> None:
+    tally, (_, before), (_, after) = report.tally, report.looks[0], report.looks[-1]
+    assert not tally.wrong, (len(tally.wrong), tally.wrong[:3])
+    assert min(tally.answered, tally.refused, tally.cancelled) > 0
+    assert after.files == before.files, (before.files, after.files)
+    assert after.threads == before.threads, (before.threads, after.threads)
+    assert after.temporary == before.temporary == 0
