@@ -62,9 +62,15 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     parts = [f"\n## {method.upper()} {path}\n\n{operation['summary']}."]
     if operation["security"] == [{}]:
         parts.append(" Needs no key.")
+    query = {}
     for parameter in operation.get("parameters", ()):
-        parts.append(f" `{parameter['name']}` is {parameter['description']}.")
+        if parameter["in"] == "query":
+            query[parameter["name"]] = parameter["schema"]
+        else:
+            parts.append(f" `{parameter['name']}` is {parameter['description']}.")
     parts.append("\n")
+    if query:
+        parts.append(f"\n**Query**\n{_table({'properties': query})}")
     if "requestBody" in operation:
         parts.append(_body(operation["requestBody"]["content"]["application/json"]["schema"]))
     for media_type, content in operation["responses"]["200"]["content"].items():

@@ -208,7 +208,7 @@ COMPLETION_ANSWER = closed(
 )
 COMPLETION_EVENTS: Events = {
     "each piece": "`choices[0]` has new `text` and, with `logprobs`, those of its tokens; with `echo`, the first "
-    "is the prompt",
+    "begins with the prompt",
     "last of each answer": "has the `finish_reason`",
     **{name: CHAT_EVENTS[name] for name in ("receipt", "usage", "`[DONE]`")},
 }

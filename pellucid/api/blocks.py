@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pellucid.engine.outputs import CompletionOutput, StreamChunk
+from pellucid.engine.outputs import CompletionOutput, PositionLogprobs, StreamChunk
 
 Kind = Literal["reasoning", "text", "call"]
 
 
 @dataclass
 class Block:
-    """One part. `text` is what it says; of a call, its arguments. `id` and `name` are a call's."""
+    """One part. `text` is what it says; of a call, its arguments. `id` and `name` are a call's.
+
+    `logprobs`: of text, those of the tokens that came with its pieces.
+    """
 
     index: int
     kind: Kind
     id: str = ""
     name: str = ""
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[PositionLogprobs] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -37,12 +41,18 @@ class BlockStream:
         self.blocks: list[Block] = []
         self._open: Block | None = None
         self._call = -1
+        self._early: list[PositionLogprobs] = []  # of tokens before which no part has begun
 
     def piece(self, chunk: StreamChunk) -> Iterator[Step]:
         if chunk.reasoning:
+            self._early = []
             yield from self._grow("reasoning", chunk.reasoning)
-        if chunk.text:
-            yield from self._grow("text", chunk.text)
+        says_more = self._open is not None and self._open.kind == "text" and chunk.logprobs and not chunk.tool_calls
+        if chunk.text or says_more:
+            yield from self._grow("text", chunk.text, self._early + chunk.logprobs)
+            self._early = []
+        elif not self.blocks:
+            self._early = self._early + chunk.logprobs
         for call in chunk.tool_calls:
             if call.index != self._call:
                 self._call = call.index
@@ -55,12 +65,13 @@ class BlockStream:
             block, self._open = self._open, None
             yield "ends", block, ""
 
-    def _grow(self, kind: Kind, text: str) -> Iterator[Step]:
+    def _grow(self, kind: Kind, text: str, logprobs: Sequence[PositionLogprobs] = ()) -> Iterator[Step]:
         if self._open is None or self._open.kind != kind:
             yield from self._begin(Block(len(self.blocks), kind))
         assert self._open is not None
-        if text:
+        if text or logprobs:
             self._open.pieces.append(text)
+            self._open.logprobs += logprobs
             yield "grows", self._open, text
 
     def _begin(self, block: Block) -> Iterator[Step]:

@@ -59,7 +59,6 @@ class OpenAIRequest:
     priority: int | None = None
     cache_salt: str = ""
     receipt: bool = False
-    echo: bool = False
     chat: Mapping[str, Any] = field(default_factory=dict)
 
     def require_model(self, served: tuple[str, ...]) -> None:
@@ -90,7 +89,6 @@ def parse_request(endpoint: str, body: Mapping[str, Any]) -> OpenAIRequest:
     if "response_format" in fields:
         _take_response_format(fields)
     fields = sampling_fields(fields)
-    echo = boolean("echo", fields.pop("echo", False))
     chat: dict[str, Any] = {}
     if endpoint == CHAT:
         prompts = [_taken(fields, "messages")]
@@ -103,12 +101,11 @@ def parse_request(endpoint: str, body: Mapping[str, Any]) -> OpenAIRequest:
     else:
         prompts = checked_prompts("prompt", _taken(fields, "prompt"))
         fields.setdefault("max_tokens", COMPLETION_MAX_TOKENS)
+        _take_logprobs_of_the_prompt(fields, stream)
     params = SamplingParams(**fields)
     if stream and params.is_contest:
         raise UnsupportedParameter("stream", "best_of and beam_width know no answer before the end; leave it out")
-    return OpenAIRequest(
-        endpoint, model, prompts, params, stream, stream_usage, priority, cache_salt, receipt, echo, chat
-    )
+    return OpenAIRequest(endpoint, model, prompts, params, stream, stream_usage, priority, cache_salt, receipt, chat)
 
 
 def sampling_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,6 +215,18 @@ def _take_chat_logprobs(fields: dict[str, Any]) -> None:
         raise InvalidParameter("top_logprobs", "needs logprobs = true")
     if wanted:
         fields["logprobs"] = integer("top_logprobs", fields.pop("top_logprobs", 0), 0, MAX_TOP_LOGPROBS)
+
+
+def _take_logprobs_of_the_prompt(fields: dict[str, Any], stream: bool) -> None:
+    """OpenAI's log-probabilities are of all text: with `echo`, of the prompt's, too."""
+    if not fields.get("echo") or "logprobs" not in fields:
+        return
+    if stream:
+        raise UnsupportedParameter(
+            "echo", "together with logprobs is not supported in a stream; remove one of the three"
+        )
+    if fields.setdefault("prompt_logprobs", fields["logprobs"]) != fields["logprobs"]:
+        raise InvalidParameter("prompt_logprobs", "differs from logprobs, which with echo are of the prompt, too")
 
 
 def _logit_bias(value: Any) -> dict[int, Any]:

@@ -122,10 +122,10 @@ def _chat_choice(index: int, answer: CompletionOutput, top: int) -> dict[str, An
 
 
 def chat_logprobs(positions: Sequence[PositionLogprobs], top: int) -> dict[str, Any]:
-    return {"content": [_chat_position(position, top) for position in positions], "refusal": None}
+    return {"content": [chat_position(position, top) for position in positions], "refusal": None}
 
 
-def _chat_position(position: PositionLogprobs, top: int) -> dict[str, Any]:
+def chat_position(position: PositionLogprobs, top: int) -> dict[str, Any]:
     chosen = next(iter(position.values()))  # whether it is among the best or not
     best = sorted((e for e in position.values() if e.rank <= top), key=lambda e: e.rank)
     return _token(chosen) | {"top_logprobs": [_token(e) for e in best]}
@@ -139,6 +139,36 @@ def _token(entry: Logprob) -> dict[str, Any]:
 def _text_choice(index: int, answer: CompletionOutput, top: int) -> dict[str, Any]:
     logprobs = None if answer.logprobs is None else text_logprobs(answer.logprobs, top)
     return {"index": index, "text": answer.text, "logprobs": logprobs, "finish_reason": answer.finish_reason}
+
+
+def with_prompt(logprobs: dict[str, Any], result: RequestOutput, first: str, text: str) -> dict[str, Any]:
+    """A completion's `logprobs`, preceded by those of its prompt, of which `first` is the first token: it has none.
+
+    `text` has both.
+    """
+    top = top_logprobs(result.receipt)
+    before = text_logprobs([position for position in result.prompt_logprobs or [] if position is not None], top)
+    tokens = [first, *before["tokens"], *logprobs["tokens"]]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [None, *before["token_logprobs"], *logprobs["token_logprobs"]],
+        "top_logprobs": [None, *before["top_logprobs"], *logprobs["top_logprobs"]] if top else None,
+        "text_offset": _offsets(text, tokens),
+    }
+
+
+def _offsets(text: str, tokens: Sequence[str]) -> list[int]:
+    """Where each token begins in `text`. One that is not there (a control token, a space left out) has no length; of
+    parts of characters (U+FFFD) nobody knows it, so the next token is looked for a few characters on."""
+    offsets, at, unknown = [], 0, 0
+    for token in tokens:
+        found = text.find(token, at, at + unknown + len(token))
+        offsets.append(at if found < 0 else found)
+        if found >= 0:
+            at, unknown = found + len(token), 0
+        elif "\ufffd" in token:
+            unknown += len(token)
+    return offsets
 
 
 def text_logprobs(positions: Sequence[PositionLogprobs], top: int, offset: int = 0) -> dict[str, Any]:

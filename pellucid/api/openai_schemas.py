@@ -193,7 +193,7 @@ COMPLETION_BODY = closed(
             "description": "what the model goes on with: text, token ids, or a list of either",
         },
         "max_tokens": {**SAMPLING["max_tokens"], "default": COMPLETION_MAX_TOKENS},
-        "echo": boolean("put the prompt before the answer"),
+        "echo": boolean("put the prompt before the answer; logprobs are then of both"),
     },
     ("prompt",),
 )

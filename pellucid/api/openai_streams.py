@@ -57,10 +57,6 @@ class OpenAIStream:
             chunks.append(self._chunk(index, {"delta": {}}, None, finish_reason(reason, index in self._with_calls)))
         return chunks
 
-    def echo(self, index: int, prompt: str) -> dict[str, Any]:
-        """The prompt, before the completion that goes on with it."""
-        return self._chunk(index, {"text": prompt}, None, None)
-
     def closing(self, results: Sequence[RequestOutput]) -> list[dict[str, Any]]:
         if not self._with_usage:
             return []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pellucid.api.blocks import Block, BlockStream, Step, blocks_of
-from pellucid.engine.outputs import RequestOutput, StreamChunk
+from pellucid.api.openai_responses import chat_position
+from pellucid.engine.outputs import PositionLogprobs, RequestOutput, StreamChunk
 from pellucid.errors import PellucidError
 
 _PREFIX = {"text": "msg", "reasoning": "rs", "call": "fc"}
@@ -21,7 +22,6 @@ def begun(echo: Mapping[str, Any], *, key: str, model: str, created: int) -> dic
         "object": "response",
         "created_at": created,
         "status": "in_progress",
-        "background": False,
         "error": None,
         "incomplete_details": None,
         "model": model,
@@ -62,13 +62,14 @@ class ResponseStream:
     """The events of one response's stream, each with its place in it. `response` is what it begins with."""
 
     def __init__(self, response: dict[str, Any]) -> None:
-        self._response = response
+        self.response = response
         self._blocks = BlockStream()
         self._count = 0
+        self._num_logprobs = 0  # of the open block, told
 
     def opening(self) -> Iterator[dict[str, Any]]:
-        yield self._event("response.created", response=self._response)
-        yield self._event("response.in_progress", response=self._response)
+        yield self._event("response.created", response=self.response)
+        yield self._event("response.in_progress", response=self.response)
 
     def piece(self, chunk: StreamChunk) -> Iterator[dict[str, Any]]:
         for step in self._blocks.piece(chunk):
@@ -82,32 +83,38 @@ class ResponseStream:
 
     def whole(self, result: RequestOutput) -> dict[str, Any]:
         """The response with the parts that were told."""
-        return ended(self._response, result, self._blocks.blocks)
+        return ended(self.response, result, self._blocks.blocks)
 
     def failing(self, error: PellucidError) -> dict[str, Any]:
         """The last event of a stream that failed."""
-        output = [_item(self._response, block, "incomplete") for block in self._blocks.blocks]
+        output = [_item(self.response, block, "incomplete") for block in self._blocks.blocks]
         said = {"code": "server_error", "message": str(error)}
         return self._event(
-            "response.failed", response={**self._response, "status": "failed", "error": said, "output": output}
+            "response.failed", response={**self.response, "status": "failed", "error": said, "output": output}
         )
 
     def _told(self, step: Step, status: str) -> Iterator[dict[str, Any]]:
         what, block, text = step
         at = {"output_index": block.index}
-        inside = {"item_id": _id(self._response, block), **at}
+        inside = {"item_id": _id(self.response, block), **at}
         call = block.kind == "call"
         if not call:
             inside["content_index"] = 0
         name = "function_call_arguments" if call else _PART[block.kind]
-        logprobs: dict[str, Any] = {"logprobs": []} if block.kind == "text" else {}
+        logprobs: dict[str, Any] = {}
+        if block.kind == "text":
+            first = self._num_logprobs if what == "grows" else 0
+            logprobs = {"logprobs": _logprobs(self.response, block.logprobs[first:])}
+            self._num_logprobs = 0 if what == "ends" else len(block.logprobs)
         if what == "begins":
-            empty = _item(self._response, Block(block.index, block.kind, block.id, block.name), "in_progress")
+            empty = _item(self.response, Block(block.index, block.kind, block.id, block.name), "in_progress")
             if not call:
                 empty["content"] = []
             yield self._event("response.output_item.added", **at, item=empty)
             if not call:
-                yield self._event("response.content_part.added", **inside, part=_part(block.kind, ""))
+                yield self._event(
+                    "response.content_part.added", **inside, part=_part(self.response, Block(block.index, block.kind))
+                )
         elif what == "grows":
             yield self._event(f"response.{name}.delta", **inside, delta=text, **logprobs)
         else:
@@ -115,8 +122,8 @@ class ResponseStream:
                 yield self._event(f"response.{name}.done", **inside, name=block.name, arguments=block.text)
             else:
                 yield self._event(f"response.{name}.done", **inside, text=block.text, **logprobs)
-                yield self._event("response.content_part.done", **inside, part=_part(block.kind, block.text))
-            yield self._event("response.output_item.done", **at, item=_item(self._response, block, status))
+                yield self._event("response.content_part.done", **inside, part=_part(self.response, block))
+            yield self._event("response.output_item.done", **at, item=_item(self.response, block, status))
 
     def _event(self, kind: str, **more: Any) -> dict[str, Any]:
         self._count += 1
@@ -134,16 +141,21 @@ def _item(response: Mapping[str, Any], block: Block, status: str) -> dict[str, A
             "type": "function_call", "id": id, "call_id": block.id, "name": block.name, "arguments": block.text,
             "status": status,
         }  # fmt: skip
-    content = [_part(block.kind, block.text)]
+    content = [_part(response, block)]
     if block.kind == "reasoning":
         return {"type": "reasoning", "id": id, "summary": [], "content": content}
     return {"type": "message", "id": id, "role": "assistant", "status": status, "content": content}
 
 
-def _part(kind: str, text: str) -> dict[str, Any]:
-    if kind == "reasoning":
-        return {"type": "reasoning_text", "text": text}
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(response: Mapping[str, Any], block: Block) -> dict[str, Any]:
+    if block.kind == "reasoning":
+        return {"type": "reasoning_text", "text": block.text}
+    logprobs = _logprobs(response, block.logprobs)
+    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": logprobs}
+
+
+def _logprobs(response: Mapping[str, Any], positions: Sequence[PositionLogprobs]) -> list[dict[str, Any]]:
+    return [chat_position(position, response["top_logprobs"]) for position in positions]
 
 
 def _usage(result: RequestOutput) -> dict[str, Any]:

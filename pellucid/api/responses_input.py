@@ -35,6 +35,27 @@ def input_messages(given: Any) -> list[dict[str, Any]]:
     return messages
 
 
+def input_items(given: Any) -> list[dict[str, Any]]:
+    """The items of an input that `input_messages` has taken, in the form in which they are given back."""
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    return [_given_back(_given(value)) for value in given]
+
+
+def _given_back(item: dict[str, Any]) -> dict[str, Any]:
+    item = {"type": "message", **item}
+    if isinstance(item.get("content"), str):
+        assistant = item["role"] == "assistant"
+        part = {"type": "output_text" if assistant else "input_text", "text": item["content"]}
+        item["content"] = [{**part, "annotations": []} if assistant else part]
+    return item if item["type"] == "reasoning" else {**item, "status": "completed"}
+
+
+def with_ids(items: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """`items` with ids of this request, `key`: those that were given may name other responses' items."""
+    return [{**item, "id": f"{_PREFIX[item['type']]}_{key}_in{i}"} for i, item in enumerate(items)]
+
+
 def _given(value: Any) -> Any:
     """`value` without fields that are null."""
     return {name: v for name, v in value.items() if v is not None} if isinstance(value, Mapping) else value
@@ -98,6 +119,7 @@ def _text(part: Part, kind: str) -> str:
     return text
 
 
+_PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 _READ = {
     "message": _message,
     "function_call": _function_call,

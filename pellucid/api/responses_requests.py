@@ -11,10 +11,11 @@ from typing import Any
 
 from pellucid.api.body import Body
 from pellucid.api.openai_requests import sampling_fields
-from pellucid.api.openai_schemas import MAX_PRIORITY
+from pellucid.api.openai_schemas import MAX_PRIORITY, MAX_TOP_LOGPROBS
 from pellucid.api.parts import Part, parts
-from pellucid.api.responses_input import input_messages
+from pellucid.api.responses_input import input_items, input_messages
 from pellucid.api.responses_schemas import (
+    LOGPROBS,
     MAX_METADATA,
     MAX_METADATA_NAME,
     MAX_METADATA_VALUE,
@@ -32,16 +33,18 @@ from pellucid.structured_outputs import StructuredOutputs
 class ResponsesRequest:
     """One body, checked. `messages` are those of its input. `chat` has the rest of what `LLM.chat` takes.
 
-    `echo` has the fields that the response repeats.
+    `items` are those of its input. `echo` has the fields that the response repeats.
     """
 
     model: str | None
     messages: list[dict[str, Any]]
+    items: list[dict[str, Any]]
     instructions: str | None
     previous_response_id: str | None
     params: SamplingParams
     stream: bool
     store: bool
+    background: bool
     priority: int | None
     cache_salt: str
     receipt: bool
@@ -68,6 +71,8 @@ def parse_responses(given: Mapping[str, Any]) -> ResponsesRequest:
         fields["structured_outputs"] = form
     if "max_output_tokens" in body:
         fields["max_tokens"] = body.value("max_output_tokens")
+    if (logprobs := _logprobs(body)) is not None:
+        fields["logprobs"] = logprobs
     tools, choice = _tools(body), _tool_choice(body)
     chat: dict[str, Any] = {
         "tools": [{"type": "function", "function": function} for function in tools] if "tools" in body else None,
@@ -81,8 +86,9 @@ def parse_responses(given: Mapping[str, Any]) -> ResponsesRequest:
     if not isinstance(chat["chat_template_kwargs"], dict | None):
         raise InvalidParameter("chat_template_kwargs", "expected an object")
     params = _params(fields)
-    store = body.boolean("store", True)
+    store, stream, background = body.boolean("store", True), body.boolean("stream", False), _background(body)
     echo = {
+        "background": background,
         "instructions": body.optional_text("instructions"),
         "max_output_tokens": params.max_tokens,
         "metadata": _metadata(body),
@@ -96,22 +102,48 @@ def parse_responses(given: Mapping[str, Any]) -> ResponsesRequest:
             {"type": "function", "description": None, "parameters": None, "strict": False, **function}
             for function in tools
         ],
+        "top_logprobs": params.logprobs or 0,
         "top_p": params.top_p,
     }
     return ResponsesRequest(
         body.optional_text("model"),
         input_messages(body.required("input")),
+        input_items(body.required("input")),
         echo["instructions"],
         echo["previous_response_id"],
         params,
-        stream=body.boolean("stream", False),
+        stream=stream,
         store=store,
+        background=background,
         priority=body.integer("priority", -MAX_PRIORITY, MAX_PRIORITY),
         cache_salt=body.text("cache_salt", ""),
         receipt=body.boolean("receipt", False),
         chat=chat,
         echo=echo,
     )
+
+
+def _background(body: Body) -> bool:
+    background = body.boolean("background", False)
+    if background and not body.boolean("store", True):
+        raise InvalidParameter("background", "needs store = true: there would be nothing to ask for")
+    if background and body.boolean("stream", False):
+        raise UnsupportedParameter("background", "is not supported together with stream; ask for the response with GET")
+    return background
+
+
+def _logprobs(body: Body) -> int | None:
+    """As SamplingParams has them."""
+    include = body.value("include", [])
+    if not isinstance(include, list):
+        raise InvalidParameter("include", f"expected a list, got {show(include)}")
+    for i, name in enumerate(include):
+        if name != LOGPROBS:
+            raise UnsupportedParameter(f"include[{i}]", f"{show(name)} is not supported; only {LOGPROBS} is")
+    top = body.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if top is not None and not include:
+        raise InvalidParameter("top_logprobs", f'needs include = ["{LOGPROBS}"]')
+    return (top or 0) if include else None
 
 
 def _params(fields: Mapping[str, Any]) -> SamplingParams:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from pellucid.api.answer_schemas import RECEIPT, Events, constant, count, listed, optional
-from pellucid.api.openai_schemas import COMMON
+from pellucid.api.answer_schemas import POSITION, RECEIPT, Events, constant, count, listed, optional
+from pellucid.api.openai_schemas import COMMON, MAX_TOP_LOGPROBS
 from pellucid.api.sampling_schema import SAMPLING, Schema, boolean, closed, integer, text
 from pellucid.chat.tools import MAX_TOOLS
 from pellucid.sampling_fields import MAX_TOKENS
 
 RESPONSES = "/v1/responses"
+LOGPROBS = "message.output_text.logprobs"
+MAX_PAGE, DEFAULT_PAGE = 100, 20  # input items
 MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE = 16, 64, 512
 
 # OpenAI's names that are not honoured: refused, never ignored.
 REFUSED = frozenset({
-    "background", "context_management", "conversation", "include", "max_tool_calls", "moderation", "prompt",
-    "prompt_cache_options", "prompt_cache_retention", "reasoning", "stream_options", "top_logprobs",
+    "context_management", "conversation", "max_tool_calls", "moderation", "prompt", "prompt_cache_options",
+    "prompt_cache_retention", "reasoning", "stream_options",
 })  # fmt: skip
 
-# There is one answer, which `max_output_tokens` ends, and no log-probabilities.
+# There is one answer, which `max_output_tokens` ends; log-probabilities are asked for with `include`.
 _NOT_HERE = {"n", "best_of", "beam_width", "length_penalty", "max_tokens", "logprobs", "prompt_logprobs"}
 SAMPLERS = {name: schema for name, schema in SAMPLING.items() if name not in _NOT_HERE}
 
@@ -58,6 +60,13 @@ RESPONSES_BODY = closed(
         "instructions": text("what the model is told first; not taken over from the previous response"),
         "previous_response_id": text("go on after this response, which the server still has"),
         "store": boolean("keep the response in memory, for previous_response_id and GET", True),
+        "background": boolean("answer at once, before there is anything; ask for the response with GET"),
+        "include": {
+            "type": "array",
+            "items": {"enum": [LOGPROBS]},
+            "description": "what the response holds beside the rest: log-probabilities of its text",
+        },
+        "top_logprobs": integer(0, MAX_TOP_LOGPROBS, "and of so many of the most likely tokens at each position"),
         "max_output_tokens": integer(1, MAX_TOKENS, "most tokens of the answer"),
         "text": closed({"format": _FORMAT}, description="the form that the answer must have"),
         "tools": {
@@ -109,7 +118,7 @@ _ITEM: Schema = {
                             "type": {"const": "output_text", "description": "which kind"},
                             "text": text("what the model says, or thought first"),
                             "annotations": listed({}, "always empty"),
-                            "logprobs": listed({}, "always empty"),
+                            "logprobs": listed(POSITION, "those of its tokens, with `include`"),
                         },
                         ("type", "text", "annotations", "logprobs"),
                     ),
@@ -149,11 +158,12 @@ RESPONSE = closed(
         "object": constant("response"),
         "created_at": count("Unix time"),
         "status": {
-            "enum": ["in_progress", "completed", "incomplete", "failed"],
-            "description": "incomplete: max_output_tokens or the context ended it; the others only within a stream",
+            "enum": ["in_progress", "completed", "incomplete", "failed", "cancelled"],
+            "description": "incomplete: max_output_tokens or the context ended it; the last two, and in_progress, only "
+            "in the background or within a stream",
         },
-        "background": {"const": False, "description": "always false"},
-        "error": optional({"type": "object", "description": "code and message, in a stream that failed"}),
+        "background": {"type": "boolean", "description": "as it was given"},
+        "error": optional({"type": "object", "description": "code and message, if it failed"}),
         "incomplete_details": optional(
             closed({"reason": constant("max_output_tokens")}, ("reason",), description="why it is incomplete")
         ),
@@ -187,6 +197,7 @@ RESPONSE = closed(
         "text": {"type": "object", "description": "as it was given"},
         "tool_choice": {"description": "as it was given"},
         "tools": listed({"type": "object"}, "as they were given"),
+        "top_logprobs": count("as it was given"),
         "top_p": {"type": "number", "description": "as it was in effect"},
         "receipt": RECEIPT,
     },
@@ -205,6 +216,18 @@ RESPONSES_EVENTS: Events = {
     "`response.completed`, `response.incomplete`": "the end, with the whole `response`",
     "`response.failed`": "the end of a stream that failed; `response.error` says why",
 }
+INPUT_ITEMS = closed(
+    {
+        "object": constant("list"),
+        "data": listed(
+            {"type": "object", "required": ["id", "type"]}, "messages, function_call, function_call_output, reasoning"
+        ),
+        "first_id": optional(text("of the first item here")),
+        "last_id": optional(text("of the last, for `after`")),
+        "has_more": {"type": "boolean", "description": "there are further ones"},
+    },
+    ("object", "data", "first_id", "last_id", "has_more"),
+)
 DELETED = closed(
     {
         "id": text("the response's"),

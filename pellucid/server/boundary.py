@@ -32,13 +32,17 @@ _access = logging.getLogger("pellucid.access")
 
 @dataclass
 class Call:
-    """One request on its way through the server. `notes` go into its line of the log, `headers` into its answer."""
+    """One request on its way through the server. `notes` go into its line of the log, `headers` into its answer.
+
+    `while_it_lasts`: what it holds until it is answered; whoever goes on afterwards takes it over.
+    """
 
     request_id: str
     key: ApiKey | None = None
     body_nbytes: int = 0
     notes: dict[str, object] = field(default_factory=dict)
     headers: list[Header] = field(default_factory=list)
+    while_it_lasts: ExitStack = field(default_factory=ExitStack)
 
     @property
     def tenant(self) -> str:
@@ -73,8 +77,8 @@ class Boundary:
             await send(message)
 
         try:
-            with ExitStack() as while_it_lasts:
-                answer = self._let_in(scope, call, while_it_lasts)
+            with call.while_it_lasts:
+                answer = self._let_in(scope, call)
                 await (answer or self._app)(scope, receive, send_with_headers)
         except ClientDisconnect:
             call.notes["disconnected"] = True
@@ -90,7 +94,7 @@ class Boundary:
         finally:
             self._record(scope, call, status, perf_counter() - begun)
 
-    def _let_in(self, scope: Scope, call: Call, while_it_lasts: ExitStack) -> Response | None:
+    def _let_in(self, scope: Scope, call: Call) -> Response | None:
         """Raises HttpError. A response, where nothing is left to do."""
         state, headers, path = self._state, scope["headers"], scope["path"]
         host = state.origins.check_host(headers)
@@ -102,12 +106,12 @@ class Boundary:
             return None
         if len(state.keys):
             call.key = authenticate(state.keys, headers)
-            while_it_lasts.enter_context(call.key.request())
+            call.while_it_lasts.enter_context(call.key.request())
         if state.draining and path not in WHILE_DRAINING:
             raise HttpError(
                 503, "shutting_down", "this server is shutting down", retry_after=5, headers={"connection": "close"}
             )
-        while_it_lasts.enter_context(state.request())
+        call.while_it_lasts.enter_context(state.request())
         return None
 
     def _record(self, scope: Scope, call: Call, status: int, seconds: float) -> None:

@@ -70,12 +70,13 @@ def described(
     open_to_all: bool = False,
     media_type: str = "application/json",
     parameters: Mapping[str, str] | None = None,
+    query: Mapping[str, Schema] | None = None,
     errors: Literal["Error", "AnthropicError"] = "Error",
 ) -> dict[str, Any]:
     """The keyword arguments with which a route is put on a router, so that it stands in /openapi.json as it is.
 
     `answer`: its schema, where it is JSON. `events`: what its stream consists of, if it can be one. `parameters`: the
-    parts of its path.
+    parts of its path, `query` what may stand behind it.
     """
     content: dict[str, Any] = {media_type: {"schema": answer or {"type": "string"}}}
     if events is not None:
@@ -93,11 +94,14 @@ def described(
     }
     if body is not None:
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": _nullable(body)}}}
-    if parameters:
-        extra["parameters"] = [
-            {"name": name, "in": "path", "required": True, "description": about, "schema": {"type": "string"}}
-            for name, about in parameters.items()
-        ]
+    extra["parameters"] = [
+        {"name": name, "in": "path", "required": True, "description": about, "schema": {"type": "string"}}
+        for name, about in (parameters or {}).items()
+    ]
+    extra["parameters"] += [
+        {"name": name, "in": "query", "description": schema["description"], "schema": schema}
+        for name, schema in (query or {}).items()
+    ]
     return {"summary": summary, "openapi_extra": extra, "response_class": Response}
 
 

@@ -13,14 +13,16 @@ MAX_NBYTES = 64 << 20
 
 @dataclass(frozen=True)
 class StoredResponse:
-    """JSON texts: the response as it was sent, and the messages up to and with its answer, without instructions."""
+    """JSON texts: the response as it was sent; the messages up to and with its answer, without instructions (None if it
+    has none, because it failed or was cancelled); and the items of its input."""
 
     body: bytes
-    messages: bytes
+    messages: bytes | None
+    items: bytes
 
     @property
     def nbytes(self) -> int:
-        return len(self.body) + len(self.messages)
+        return len(self.body) + len(self.messages or b"") + len(self.items)
 
 
 @dataclass

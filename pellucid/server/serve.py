@@ -153,6 +153,7 @@ class _Stop:
     def signalled(self) -> None:
         loop = asyncio.get_running_loop()
         if self._draining is None:
+            self._state.background.cancel_all()  # nothing of them outlives the server
             num_running = self._state.num_unfinished
             _log.info("stopping: new requests are refused, %d may end; once more to stop at once", num_running)
             self._state.draining = True

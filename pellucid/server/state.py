@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from pellucid.server.admission import Admission
+from pellucid.server.background import Background
 from pellucid.server.keys import KeyRing
 from pellucid.server.metrics import Metrics
 from pellucid.server.origins import Origins
@@ -33,9 +34,13 @@ class ServerState:
     admission: Admission
     metrics: Metrics
     responses: ResponseStore = field(default_factory=ResponseStore)
+    background: Background = field(init=False)
     draining: bool = False
     num_unfinished: int = 0
     started: int = field(default_factory=lambda: int(time()))
+
+    def __post_init__(self) -> None:
+        self.background = Background(self.responses)
 
     @contextmanager
     def request(self) -> Iterator[None]:

@@ -92,7 +92,15 @@ def test_echo(http: Http) -> None:
     assert body["choices"][0]["text"] == "Tell: " + "".join(SCRIPT)
     events = http.events(COMPLETIONS, prompt="Tell: ", echo=True)
     assert "".join(e["choices"][0]["text"] for e in events[:-1]) == "Tell: " + "".join(SCRIPT)
-    assert error_of(http.post(COMPLETIONS, json={"prompt": "a", "echo": True, "logprobs": 1}))["param"] == "echo"
+    asked = {"prompt": "12345", "echo": True, "logprobs": 1}
+    (choice,) = http.post(COMPLETIONS, json=asked).json()["choices"]
+    assert choice["text"] == "12345Once upon a time"
+    assert choice["logprobs"]["tokens"] == ["1", "2", "3", "4", "5", *SCRIPT]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 2, 3, 4, 5, 9, 14, 16]
+    assert choice["logprobs"]["token_logprobs"] == [None, *[-0.5] * 8]
+    assert choice["logprobs"]["top_logprobs"][:2] == [None, {"2": -0.5, "x": -1.5}]
+    assert error_of(http.post(COMPLETIONS, json={**asked, "stream": True}))["param"] == "echo"
+    assert error_of(http.post(COMPLETIONS, json={**asked, "prompt_logprobs": 2}))["param"] == "prompt_logprobs"
 
 
 @pytest.mark.parametrize(

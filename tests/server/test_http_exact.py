@@ -13,7 +13,7 @@ import pytest
 from support.running_app import head
 from support.server import Server
 
-from pellucid import LLM
+from pellucid import LLM, SamplingParams
 from pellucid.api.openai_requests import parse_request
 from pellucid.api.openai_responses import response_body
 from pellucid.api.openai_schemas import COMPLETIONS
@@ -111,3 +111,22 @@ def test_answers_are_those_of_single_runs(
     assert answers == expected
     for (path, body), status in zip(HOSTILE, statuses, strict=True):
         assert 400 <= status < 500 or b"(a+)+" in body, (path, body[:60], status)
+
+
+def test_echo_has_the_logprobs_of_the_library(story_server: Server, story_path: Path) -> None:
+    params = SamplingParams(max_tokens=4, temperature=0, logprobs=2, prompt_logprobs=2, echo=True)
+    with LLM(str(story_path), max_model_len=256) as llm:
+        for prompt in ("Once upon a time, a\u0301 \U0001f600 dog", [10, 11, 12]):
+            (result,) = llm.generate([prompt], params)
+            body = {"prompt": prompt, "max_tokens": 4, "temperature": 0, "logprobs": 2, "echo": True}
+            (choice,) = httpx.post(f"{story_server.url}{COMPLETIONS}", json=body).json()["choices"]
+            assert choice["text"] == result.text
+            found = choice["logprobs"]
+            prompt_logprobs = result.prompt_logprobs or []
+            expected = [p and next(iter(p.values())) for p in [*prompt_logprobs, *(result.logprobs or [])]]
+            assert found["token_logprobs"] == [e and e.logprob for e in expected]
+            assert found["tokens"][1:] == [e.decoded_token for e in expected if e is not None]
+            assert len(found["top_logprobs"]) == len(found["tokens"])
+            for token, offset in zip(found["tokens"], found["text_offset"], strict=True):
+                assert choice["text"][offset:].startswith(token) or "\ufffd" in token or token == " " or token[0] == "<"
+            assert found["text_offset"][-1] == choice["text"].rfind(found["tokens"][-1])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 from support.http_client import Http, error_of
 from support.scripted_client import ScriptedClient
 
+from pellucid.api.blocks import BlockStream
 from pellucid.chat.calls import ToolCall, ToolCallDelta
-from pellucid.engine.outputs import RequestOutput, StreamChunk
+from pellucid.engine.outputs import Logprob, PositionLogprobs, RequestOutput, StreamChunk
 from pellucid.server.messages import Finished, GenerateRequest, Started
+from pellucid.server.settings import Limits
 
 PATH = "/v1/responses"
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": True}
@@ -92,7 +96,7 @@ def test_a_response(http: Http) -> None:
         "model": "m", "reasoning": {"effort": None, "summary": None}, "truncation": "disabled",
         "instructions": "Be brief.", "max_output_tokens": 8, "metadata": {"a": "b"}, "parallel_tool_calls": True,
         "previous_response_id": None, "store": True, "temperature": 1.0, "text": {"format": {"type": "text"}},
-        "tool_choice": "auto", "tools": [], "top_p": 1.0,
+        "tool_choice": "auto", "tools": [], "top_logprobs": 0, "top_p": 1.0,
         "usage": {
             "input_tokens": 5, "input_tokens_details": {"cached_tokens": 2}, "output_tokens": 4,
             "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 9,
@@ -245,8 +249,12 @@ def test_forms_and_tools_reach_the_model(http: Http) -> None:
         ({"max_tokens": 4}, "max_tokens"),
         ({"n": 2}, "n"),
         ({"reasoning": {"effort": "low"}}, "reasoning"),
-        ({"background": True}, "background"),
-        ({"include": []}, "include"),
+        ({"background": True, "store": False}, "background"),
+        ({"background": True, "stream": True}, "background"),
+        ({"include": "message.output_text.logprobs"}, "include"),
+        ({"include": ["reasoning.encrypted_content"]}, "include[0]"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"include": ["message.output_text.logprobs"], "top_logprobs": 21}, "top_logprobs"),
         ({"truncation": "auto"}, "truncation"),
         ({"frobnicate": 1}, "frobnicate"),
         ({"metadata": {"a": 1}}, "metadata"),
@@ -280,3 +288,133 @@ def test_a_stream_that_fails_says_so_last_and_is_not_stored(http: Http) -> None:
     assert last["response"]["output"][0]["content"][0]["text"] == "Once upon"
     assert "secret" not in json.dumps(last)
     assert http.get(f"{PATH}/{last['response']['id']}").status_code == 404
+
+
+LOGPROBS = {"include": ["message.output_text.logprobs"], "top_logprobs": 1}
+
+
+def test_logprobs_are_those_of_the_text(http: Http) -> None:
+    whole, events = ask(http, **LOGPROBS), events_of(http, **LOGPROBS)
+    assert whole["top_logprobs"] == 1
+    found = whole["output"][0]["content"][0]["logprobs"]
+    assert [position["token"] for position in found] == ["Once", " upon", " a", " time"]
+    assert found[0]["top_logprobs"] == [{"token": "Once", "logprob": -0.5, "bytes": list(b"Once")}]
+    assert without_ids(events[-1]["response"]) == without_ids(whole)
+    assert [p for e in events if e["type"].endswith("text.delta") for p in e["logprobs"]] == found
+    assert next(e for e in events if e["type"].endswith("text.done"))["logprobs"] == found
+
+
+def test_logprobs_of_reasoning_and_calls_are_not_the_texts() -> None:
+    blocks = BlockStream()
+    chunks = [
+        StreamChunk(0, "", [1], [_position("<think>")]),
+        StreamChunk(0, "", [2], [_position("Hm")], reasoning="Hm"),
+        StreamChunk(0, "", [3], [_position("</think>")]),
+        StreamChunk(0, "Yes", [4], [_position("Yes")]),
+        StreamChunk(0, "", [5], [_position(".")]),
+        StreamChunk(0, "", [6], [_position("f")], tool_calls=[ToolCallDelta(0, "call_1", "f", "{}")]),
+    ]
+    for chunk in chunks:
+        list(blocks.piece(chunk))
+    said = {block.kind: [next(iter(p.values())).decoded_token for p in block.logprobs] for block in blocks.blocks}
+    assert said == {"reasoning": [], "text": ["Yes", "."], "call": []}
+
+
+def _position(token: str) -> PositionLogprobs:
+    return {0: Logprob(-0.5, 1, token)}
+
+
+def test_input_items_come_in_pages(http: Http) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    given = [
+        {"role": "user", "content": "One"},
+        {"role": "assistant", "content": "Two"},
+        call,
+        {"type": "function_call_output", "call_id": "c", "output": "Three"},
+    ]
+    path = f"{PATH}/{ask(http, input=given)['id']}/input_items"
+    whole = http.get(path, params={"order": "asc"}).json()
+    assert [item["type"] for item in whole["data"]] == ["message", "message", "function_call", "function_call_output"]
+    assert whole["data"][0]["content"] == [{"type": "input_text", "text": "One"}]
+    assert whole["data"][1]["content"] == [{"type": "output_text", "text": "Two", "annotations": []}]
+    assert whole["data"][2] == {**call, "id": whole["data"][2]["id"], "status": "completed"}
+    assert (whole["has_more"], whole["first_id"], whole["last_id"]) == (
+        False, whole["data"][0]["id"], whole["data"][3]["id"],
+    )  # fmt: skip
+    page = http.get(path, params={"limit": 3}).json()
+    assert (page["data"], page["has_more"]) == (whole["data"][:0:-1], True)
+    rest = http.get(path, params={"limit": 3, "after": page["last_id"]}).json()
+    assert (rest["data"], rest["has_more"]) == (whole["data"][:1], False)
+    for query, param in (
+        ({"limit": "0"}, "limit"), ({"limit": "x"}, "limit"), ({"order": "up"}, "order"), ({"after": "x"}, "after"),
+        ({"include": "x"}, "include"),
+    ):  # fmt: skip
+        assert error_of(http.get(path, params=query))["param"] == param
+    assert ask(http, input=whole["data"])["status"] == "completed", "they may be given again"
+    assert http.get(f"{PATH}/resp_x/input_items").status_code == 404
+
+
+def test_a_response_in_the_background_is_asked_for(http: Http) -> None:
+    go_on = asyncio.Event()
+    http.model.before_start = lambda request: go_on.wait()
+    begun = ask(http, background=True)
+    assert (begun["status"], begun["background"], begun["output"]) == ("in_progress", True, [])
+    path = f"{PATH}/{begun['id']}"
+    assert http.get(path).json() == begun
+    assert len(http.get(f"{path}/input_items").json()["data"]) == 1
+    refused = http.post(PATH, json={"input": "x", "previous_response_id": begun["id"]})
+    assert error_of(refused)["param"] == "previous_response_id"
+    assert http.portal is not None
+    http.portal.call(go_on.set)
+    ended = until_ended(http, path)
+    assert ended["output"][0]["content"][0]["text"] == "Once upon a time"
+    assert without_ids(ended) == without_ids({**ask(http), "background": True})
+    assert http.post(f"{path}/cancel").json() == ended, "too late"
+    assert ask(http, previous_response_id=begun["id"])["status"] == "completed"
+
+
+def test_a_response_in_the_background_is_cancelled(http: Http) -> None:
+    http.model.before_start = lambda request: asyncio.Event().wait()
+    id = ask(http, background=True)["id"]
+    assert http.state.num_unfinished == 1, "it counts as long as it runs"
+    cancelled = http.post(f"{PATH}/{id}/cancel").json()
+    assert (cancelled["status"], cancelled["output"], http.model.left) == ("cancelled", [], 1)
+    assert http.get(f"{PATH}/{id}").json() == http.post(f"{PATH}/{id}/cancel").json() == cancelled
+    assert http.state.num_unfinished == 0
+    refused = http.post(PATH, json={"input": "x", "previous_response_id": id})
+    assert error_of(refused)["param"] == "previous_response_id"
+    other = ask(http, background=True)["id"]
+    assert http.delete(f"{PATH}/{other}").json()["deleted"]
+    assert http.get(f"{PATH}/{other}").status_code == 404
+    assert http.model.left == 2
+
+
+def test_only_what_runs_in_the_background_can_be_cancelled(http: Http) -> None:
+    assert error_of(http.post(f"{PATH}/{ask(http)['id']}/cancel"))["param"] == "response_id"
+    assert http.post(f"{PATH}/resp_x/cancel").status_code == 404
+
+
+def test_a_response_in_the_background_fails_with_a_reason() -> None:
+    with Http(ScriptedClient(), limits=Limits(queued_requests=1)) as http:
+        http.model.before_start = lambda request: asyncio.Event().wait()
+        first = ask(http, background=True)["id"]
+        assert http.post(PATH, json={"input": "x", "background": True}).status_code == 429
+        http.post(f"{PATH}/{first}/cancel")
+
+        async def fail(request: Any) -> None:
+            await asyncio.sleep(0.01)
+            raise RuntimeError("secret")
+
+        http.model.before_start = fail
+        failed = until_ended(http, f"{PATH}/{ask(http, background=True)['id']}")
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+    assert "secret" not in json.dumps(failed)
+
+
+def until_ended(http: Http, path: str) -> dict[str, Any]:
+    until = monotonic() + 20
+    while (found := http.get(path).json())["status"] == "in_progress":
+        assert monotonic() < until
+        sleep(0.01)
+    body: dict[str, Any] = found
+    return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import sleep
 from typing import Any
 
 import openai
@@ -58,6 +59,42 @@ def test_the_server_remembers(client: openai.OpenAI) -> None:
     client.responses.delete(second.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(second.id)
+
+
+def test_logprobs_of_the_text(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {
+        "model": "smollm2", "input": PARIS, "temperature": 0, "max_output_tokens": 12,
+        "include": ["message.output_text.logprobs"], "top_logprobs": 2,
+    }  # fmt: skip
+    whole = client.responses.create(**options)
+    part: Any = whole.output[0].content[0]  # type: ignore[union-attr, index]
+    assert "".join(position.token for position in part.logprobs).startswith(part.text)
+    for position in part.logprobs:
+        assert [position.top_logprobs[0].token, len(position.top_logprobs)] == [position.token, 2]
+    with client.responses.stream(**options) as stream:
+        told = [p for event in stream if event.type == "response.output_text.delta" for p in event.logprobs]
+    assert [(p.token, p.logprob) for p in told] == [(p.token, p.logprob) for p in part.logprobs]
+    chat = client.chat.completions.create(
+        model="smollm2", messages=[{"role": "user", "content": PARIS}], temperature=0, max_tokens=12, logprobs=True
+    )
+    assert chat.choices[0].logprobs is not None
+    said = chat.choices[0].logprobs.content or []
+    assert [p.logprob for p in said] == [p.logprob for p in part.logprobs]
+
+
+def test_the_background(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "smollm2", "temperature": 0, "background": True}
+    running = client.responses.create(input=PARIS, max_output_tokens=12, **options)
+    assert running.status == "in_progress"
+    while running.status == "in_progress":
+        sleep(0.05)
+        running = client.responses.retrieve(running.id)
+    assert running.output_text == client.responses.create(input=PARIS, max_output_tokens=12, temperature=0).output_text
+    (item,) = client.responses.input_items.list(running.id).data
+    assert (item.type, item.role, item.content[0].text) == ("message", "user", PARIS)  # type: ignore[union-attr]
+    long = client.responses.create(input="Count.", max_output_tokens=900, **options, extra_body={"ignore_eos": True})
+    assert client.responses.cancel(long.id).status == "cancelled"
+    assert client.responses.retrieve(long.id).status == "cancelled"
 
 
 def test_a_tool_and_its_result(client: openai.OpenAI) -> None:

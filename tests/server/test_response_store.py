@@ -12,7 +12,7 @@ from pellucid.server.response_store import ResponseStore, StoredResponse
 
 
 def response(nbytes: int) -> StoredResponse:
-    return StoredResponse(b"x" * (nbytes // 2), b"y" * (nbytes - nbytes // 2))
+    return StoredResponse(b"x" * (nbytes // 2), b"y" * (nbytes - nbytes // 2), b"")
 
 
 def has(store: ResponseStore, owner: str, id: str) -> bool:

@@ -76,7 +76,8 @@ class ScriptedClient:
                 for index in range(n) if request.stream else ():
                     last = i == len(self.script) - 1
                     logprobs = [_position(i, text)] if request.params.logprobs is not None else []
-                    yield StreamChunk(index, text, [i], logprobs, "stop" if last else None)
+                    echo = _echo(request) if i == 0 else ""
+                    yield StreamChunk(index, echo + text, [i], logprobs, "stop" if last else None)
             yield Finished(0, self.result(request))
             done = True
         finally:
@@ -86,7 +87,7 @@ class ScriptedClient:
         positions = [_position(i, text) for i, text in enumerate(self.script)]
         logprobs = positions if request.params.logprobs is not None else None
         outputs = [
-            CompletionOutput(i, "".join(self.script), list(range(len(self.script))), logprobs, "stop")
+            CompletionOutput(i, _echo(request) + "".join(self.script), list(range(len(self.script))), logprobs, "stop")
             for i in range(request.params.n)
         ]
         prompt = request.prompt if isinstance(request.prompt, str) else None
@@ -94,7 +95,7 @@ class ScriptedClient:
             request.request_id,
             prompt,
             [1, 2, 3, 4, 5],
-            None,
+            None if request.params.prompt_logprobs is None else [None, *(_position(i, f"{i}") for i in range(2, 6))],
             outputs,
             Usage(5, len(self.script) * len(outputs), 5 + len(self.script) * len(outputs), 2),
             Metrics(0.01, 0.02, 0.1, 100.0, 50.0, 0),
@@ -127,6 +128,10 @@ class ScriptedClient:
     async def classify(self, texts: list[str], labels: list[str], **options: Any) -> list[Classification]:
         share = 1 / len(labels)
         return [Classification(labels[0], dict.fromkeys(labels, share), len(text), None) for text in texts]
+
+
+def _echo(request: GenerateRequest) -> str:
+    return str(request.prompt) if request.params.echo else ""
 
 
 class ScriptedRegistry:

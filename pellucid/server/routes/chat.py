@@ -13,11 +13,10 @@ from starlette.responses import Response
 
 from pellucid.api.answer_schemas import CHAT_ANSWER, CHAT_EVENTS, COMPLETION_ANSWER, COMPLETION_EVENTS
 from pellucid.api.openai_requests import OpenAIRequest, parse_request
-from pellucid.api.openai_responses import response_body, server_receipt
+from pellucid.api.openai_responses import response_body, server_receipt, with_prompt
 from pellucid.api.openai_schemas import BODIES, CHAT, COMPLETIONS, REFUSED, fields_of
 from pellucid.api.openai_streams import OpenAIStream
 from pellucid.engine.outputs import RequestOutput, StreamChunk
-from pellucid.errors import UnsupportedParameter
 from pellucid.server.bodies import read_object, without_unknown
 from pellucid.server.boundary import Call, call_of
 from pellucid.server.generation import Generation, priority_for
@@ -46,8 +45,6 @@ async def _answer(request: Request, endpoint: str) -> Response:
     state, call = state_of(request), call_of(request.scope)
     body = without_unknown(request, await read_object(request), fields_of(endpoint) | REFUSED)
     asked = parse_request(endpoint, body)
-    if asked.echo and asked.params.logprobs is not None:
-        raise UnsupportedParameter("echo", "is not supported together with logprobs; ask for prompt_logprobs")
     client = state.registry.get(asked.model)
     generation = Generation(state, call, client, generate_requests(asked, call))
     key, created = secrets.token_hex(12), int(time())
@@ -63,9 +60,11 @@ async def _answer(request: Request, endpoint: str) -> Response:
         return EventStream(_events(generation, asked, shape))
     results = await until_disconnected(request.receive, generation.results())
     answer = response_body(endpoint, results, key=key, model=client.name, created=created, cached=True)
-    if asked.echo:
-        for i, choice in enumerate(answer["choices"]):
-            choice["text"] = (results[i // asked.params.n].prompt or "") + choice["text"]
+    if asked.params.echo and asked.params.logprobs is not None:
+        for i, result in enumerate(results):
+            first = await client.detokenize(result.prompt_token_ids[:1])
+            for choice in answer["choices"][i * asked.params.n : (i + 1) * asked.params.n]:
+                choice["logprobs"] = with_prompt(choice["logprobs"], result, first, choice["text"])
     if asked.receipt:
         answer["receipt"] = _receipts(results)
     return json_response(answer)
@@ -96,9 +95,6 @@ async def _events(generation: Generation, asked: OpenAIRequest, shape: OpenAIStr
                 for chunk in shape.piece(i * n + answer.index, answer):
                     yield event(chunk)
                 continue
-            if asked.echo and isinstance(asked.prompts[i], str):
-                for index in range(i * n, i * n + n):
-                    yield event(shape.echo(index, asked.prompts[i]))
             for index in range(i * n, i * n + n):
                 for chunk in shape.opening(index):
                     yield event(chunk)
