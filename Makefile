@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak soak-server faults clients proof check aarch64 bench bench-peers bench-many bench-servers bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
+.PHONY: help run test soak soak-server faults clients proof check aarch64 quality bench bench-peers bench-many bench-servers bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -76,6 +76,9 @@ bench-sampling: setup ## CPU time of choosing a token, by sampler and size of vo
 
 structured: setup-dev ## answers to a corpus of schemas with a real model, and what masks cost; figures into the docs
 	@$(PY) benchmarks/structured_output.py smollm2 $(OTHER_MODELS)
+
+quality: setup ## accuracy and speed of each type of KV cache, and docs/quality.md anew
+	@$(PY) benchmarks/kv_quality.py
 
 parity: $(VENV)-parity/.ready ## the long comparison with transformers (its own environment: torch is large)
 	@$(VENV)-parity/bin/python -m pytest tests/parity

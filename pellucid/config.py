@@ -35,7 +35,8 @@ class EngineConfig:
     executor: "cpu", or "reference" (NumPy, slow, the specification).
     kv_cache_memory: bytes for the KV cache, as a number or like "2GiB". None: what `max_num_seqs` sequences of
         `max_model_len` tokens could use, but at most a quarter of the memory that is free and 4 GiB.
-    kv_cache_dtype: type of cached keys and values; "auto" is the executor's choice.
+    kv_cache_dtype: type of cached keys and values: "float32", "float16", "bfloat16", or "q8_0", which takes half of
+        float16's memory and is less precise (docs/quality.md); "auto" is the executor's choice.
     max_num_seqs: most sequences in one step.
     max_num_batched_tokens: most tokens in one step.
     prefill_chunk: most prompt tokens of one sequence in one step; None: no limit but the above. It changes no result.

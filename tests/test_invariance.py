@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from support.invariance import Answer, Ask, answer, answers, compiled, differences, forty, quantised_graph, served
 
 from pellucid.executors.base import Batch, BlockCopy, Program, StepResult
-from pellucid.executors.cpu import CpuExecutor, available_isas
+from pellucid.executors.cpu import KV_KINDS, CpuExecutor, available_isas
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.graph.ir import Graph
@@ -29,9 +29,9 @@ THREADS = [1, 2, 3]
 
 
 @cache
-def alone(isa: str) -> list[Answer]:
+def alone(isa: str, kv_cache_dtype: str = "auto") -> list[Answer]:
     """The 40 requests one after the other, each prompt in one piece, on one thread."""
-    program = compiled(CpuExecutor(threads=1, isa=isa), quantised_graph())
+    program = compiled(CpuExecutor(threads=1, isa=isa, kv_cache_dtype=kv_cache_dtype), quantised_graph())
     found = answers(program, forty(), together=1)
     program.close()
     return found
@@ -45,6 +45,23 @@ def test_quantised_model(isa: str, threads: int) -> None:
         changed = differences(alone(isa), answers(program, forty(), together=together, chunk=chunk))
         assert changed == [], f"answers changed with {together} together, chunks of {chunk}, {threads} threads on {isa}"
     program.close()
+
+
+@pytest.mark.parametrize("kv_cache_dtype", KV_KINDS)
+@pytest.mark.parametrize("isa", available_isas())
+def test_types_of_kv_cache(isa: str, kv_cache_dtype: str) -> None:
+    program = compiled(CpuExecutor(threads=2, isa=isa, kv_cache_dtype=kv_cache_dtype), quantised_graph())
+    for together, chunk in [(7, 33), (40, 16)]:
+        found = answers(program, forty(), together=together, chunk=chunk)
+        assert differences(alone(isa, kv_cache_dtype), found) == []
+    program.close()
+
+
+def test_types_of_kv_cache_are_different() -> None:
+    """Or the one asked for would not be the one used."""
+    every = [alone(available_isas()[-1], kind) for kind in KV_KINDS]
+    for a, b in combinations(every, 2):
+        assert len(differences(a, b)) > 30
 
 
 @pytest.mark.parametrize("isa", available_isas())

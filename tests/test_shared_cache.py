@@ -20,7 +20,7 @@ from pellucid.engine.drafter import Drafter
 from pellucid.engine.engine import Engine
 from pellucid.engine.request import Request
 from pellucid.executors.base import BLOCK_SIZE, Program
-from pellucid.executors.cpu import CpuExecutor, available_isas
+from pellucid.executors.cpu import KV_KINDS, CpuExecutor, available_isas
 from pellucid.sampling import SamplingParams
 
 WINDOW = 20  # of the graph's second layer
@@ -35,16 +35,30 @@ def graph() -> Any:
     return quantised_graph()
 
 
-@pytest.fixture(scope="module", params=available_isas())
+# Every instruction set with the usual cache, and every other type of cache with the best one.
+KINDS = [(isa, "float16") for isa in available_isas()]
+KINDS += [(available_isas()[-1], kind) for kind in KV_KINDS if kind != "float16"]
+
+
+def executor_of(isa: str, kv_cache_dtype: str, threads: int = 2) -> CpuExecutor:
+    return CpuExecutor(threads=threads, isa=isa, kv_cache_dtype=kv_cache_dtype)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
 def program(request: pytest.FixtureRequest) -> Iterator[Program]:
-    program = CpuExecutor(threads=2, isa=request.param).compile(graph(), 60)
+    program = executor_of(*request.param).compile(graph(), 60)
     yield program
     program.close()
 
 
+def like(program: Program, num_blocks: list[int]) -> Program:
+    """The same kind with another cache."""
+    return executor_of(program.info.isa, program.info.kv_cache_dtype).compile(graph(), num_blocks)
+
+
 @cache
-def _cold_program(isa: str) -> Program:
-    return CpuExecutor(threads=1, isa=isa).compile(graph(), 60)
+def _cold_program(isa: str, kv_cache_dtype: str) -> Program:
+    return executor_of(isa, kv_cache_dtype, threads=1).compile(graph(), 60)
 
 
 def engine_on(program: Program, drafter: Drafter | None = None, **settings: Any) -> Engine:
@@ -65,7 +79,9 @@ def params(seed: int = 0, **more: Any) -> SamplingParams:
 
 
 def cold(program: Program, prompt: Sequence[int], asked: SamplingParams) -> list[Answer]:
-    engine = engine_on(_cold_program(program.info.isa), max_num_seqs=1, enable_prefix_caching=False)
+    engine = engine_on(
+        _cold_program(program.info.isa, program.info.kv_cache_dtype), max_num_seqs=1, enable_prefix_caching=False
+    )
     requests = engine.add_request(prompt, asked)
     finish(engine)
     assert [r.num_cached_tokens for r in requests[:1]] == [0]
@@ -164,7 +180,7 @@ def test_drafts(program: Program, right: int) -> None:
 
 def test_blocks_behind_a_window_serve_others(program: Program) -> None:
     """A pool for windows that could not hold one whole sequence is enough for four."""
-    small = CpuExecutor(threads=2, isa=program.info.isa).compile(graph(), [60, 13])
+    small = like(program, [60, 13])
     engine = engine_on(small, prefill_chunk=16)
     requests = [engine.add_request(BASE[i : i + 100], params(i, max_tokens=100))[0] for i in range(4)]
     most_used, num_together = 0, 0
@@ -184,7 +200,7 @@ def test_blocks_behind_a_window_serve_others(program: Program) -> None:
 
 def test_everything_together_in_a_small_cache(program: Program) -> None:
     """Shared prefixes, forks, drafts, windows and preemption at once, cached blocks being forgotten all the time."""
-    small = CpuExecutor(threads=2, isa=program.info.isa).compile(graph(), [MAX_MODEL_LEN // BLOCK_SIZE + 6, 16])
+    small = like(program, [MAX_MODEL_LEN // BLOCK_SIZE + 6, 16])
     random = np.random.default_rng(5)
     asks = []
     for seed in range(24):

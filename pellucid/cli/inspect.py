@@ -55,6 +55,7 @@ def _as_json(found: Inspection, *, with_graph: bool) -> dict[str, Any]:
         "config": asdict(found.config) if found.config else None,
         "problem": found.problem,
         "weight_nbytes": found.weight_nbytes,
+        "kv_cache_dtype": found.kv_cache_dtype,
         "kv_token_nbytes": found.kv_token_nbytes,
         "types": [asdict(t) for t in found.types],
         "metadata": found.metadata,
@@ -99,7 +100,7 @@ def _show_need(found: Inspection, console: Console) -> None:
     need.add_row("weights", _megabytes(found.weight_nbytes))
     if found.config is not None and found.kv_token_nbytes is not None:
         per_token, context = found.kv_token_nbytes, found.config.context_length
-        need.add_row("KV cache", f"{_megabytes(per_token * 1000)} for 1,000 tokens")
+        need.add_row("KV cache", f"{_megabytes(per_token * 1000)} for 1,000 tokens in {found.kv_cache_dtype}")
         need.add_row("", f"{_megabytes(per_token * context)} for the full context of {context:,} tokens")
     console.print(need)
     if found.problem is not None:

@@ -35,6 +35,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-t", "--threads", type=int, metavar="N", help="worker threads (default: all usable cores)")
     text = "instruction set of the kernels, see `pellucid doctor` (default: the best here)"
     group.add_argument("--isa", metavar="NAME", help=text)
+    text = "keys and values in float32, float16, bfloat16 or q8_0 (default: auto, see docs/quality.md)"
+    group.add_argument("--kv-cache-dtype", default="auto", metavar="TYPE", help=text)
     text = "cpu, or reference: NumPy, slow, the specification (default: %(default)s)"
     group.add_argument("--executor", default="cpu", metavar="NAME", help=text)
 
@@ -54,6 +56,7 @@ def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:
         threads=args.threads,
         isa=args.isa,
         executor=args.executor,
+        kv_cache_dtype=args.kv_cache_dtype,
         chat_template=text_or_file(args.chat_template),
         max_num_seqs=max_num_seqs,
     )

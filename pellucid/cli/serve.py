@@ -121,6 +121,7 @@ def _models(args: argparse.Namespace) -> list[ServedModel]:
         "threads": args.threads,
         "isa": args.isa,
         "executor": args.executor,
+        "kv_cache_dtype": args.kv_cache_dtype,
         "max_num_seqs": args.max_num_seqs,
         "max_num_batched_tokens": args.batch_size,
         "kv_cache_memory": args.kv_cache_memory,

@@ -44,6 +44,8 @@ def main(args: argparse.Namespace) -> None:
             raise InvalidParameter("results", f"{str(args.results)!r} has no answers to compare")
         args.ctx_size = args.ctx_size or made_with.get("max_model_len")
         args.isa = args.isa or made_with.get("isa")
+        if args.kv_cache_dtype == "auto" and args.executor == "cpu" == made_with.get("executor"):
+            args.kv_cache_dtype = made_with.get("kv_cache_dtype", "auto")
         with options.load(args) as llm:
             report = verify_results(llm._model, read_results(args.results))
     else:

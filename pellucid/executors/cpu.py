@@ -18,7 +18,6 @@ from pellucid.config import MAX_THREADS
 from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
 from pellucid.executors.arena import Arena
 from pellucid.executors.base import (
-    BLOCK_SIZE,
     Batch,
     BlockCopy,
     KVGroup,
@@ -38,7 +37,8 @@ from pellucid.native import _native
 
 Floats = npt.NDArray[np.float32]
 
-KV_CACHE_DTYPES = ("auto", "float16", "float32")
+KV_KINDS = ("float32", "float16", "bfloat16", "q8_0")  # by their number in native/isa/kernels.h
+KV_CACHE_DTYPES = ("auto", *KV_KINDS)
 
 _GROUP_NBYTES = 16 << 20  # of weights packed by one native call, about
 _PANEL_ROWS = 16  # outputs that lie together once packed (native/types.h)
@@ -56,7 +56,8 @@ class CpuExecutor:
     """Native kernels on this machine's cores.
 
     `threads`: None for all cores the process may use. `isa`: one of `available_isas()`, None for the fastest.
-    `kv_cache_dtype`: "float32", "float16", or "auto": float32 where all the weights are, else float16.
+    `kv_cache_dtype`: "float32", "float16", "bfloat16", "q8_0" (eight bits and a scale for each 32 numbers: half of
+    float16's memory, less precise; docs/quality.md), or "auto": float32 where all the weights are, else float16.
     None of them but `isa` and `kv_cache_dtype` changes a bit of any result.
     """
 
@@ -80,10 +81,12 @@ class CpuExecutor:
         return "float32" if all(t.type is QuantType.F32 for t in graph.weights().values()) else "float16"
 
     def kv_block_nbytes(self, graph: Graph) -> list[int]:
-        columns = dict.fromkeys(kv_windows(graph), 0)
+        kind = KV_KINDS.index(self.kv_cache_dtype(graph))
+        nbytes = dict.fromkeys(kv_windows(graph), 0)
         for k in kv_layers(graph):
-            columns[k.window] += k.num_kv_heads * (k.head_size + _padded(k.head_size))
-        return [BLOCK_SIZE * n * np.dtype(self.kv_cache_dtype(graph)).itemsize for n in columns.values()]
+            each = sum(_native.kv_head_nbytes(kind, columns) for columns in (k.head_size, _padded(k.head_size)))
+            nbytes[k.window] += k.num_kv_heads * each
+        return list(nbytes.values())
 
     def compile(
         self,
@@ -114,7 +117,7 @@ class CpuProgram:
         self._vocab_size, self._max_positions = id_limits(graph)
         try:
             num_blocks = [group.num_blocks for group in groups]
-            native = _native.Program(isa, threads, available_cores(), num_blocks, kv_cache_dtype == "float16")
+            native = _native.Program(isa, threads, available_cores(), num_blocks, KV_KINDS.index(kv_cache_dtype))
             lowering = _Lowering(native, graph)
             for node in graph:
                 lowering.lower(node)

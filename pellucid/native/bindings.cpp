@@ -90,14 +90,18 @@ NB_MODULE(_native, m) {
         return names;
     });
 
+    m.def("kv_head_nbytes", [](int kind, int64_t columns) { return kv_head_bytes((KvKind)kind, columns); });
     bind_limits(m);
     bind_text(m);
     nb::class_<Program>(m, "Program")
         .def(
             "__init__",
             [](Program* self, const std::string& isa, int threads, int cores, std::vector<int64_t> num_blocks,
-               bool kv_float16) { new (self) Program(isa_of(isa), threads, cores, std::move(num_blocks), kv_float16); },
-            nb::arg("isa"), nb::arg("threads"), nb::arg("cores"), nb::arg("num_blocks"), nb::arg("kv_float16"))
+               int kv_kind) {
+                if (kv_kind < 0 || kv_kind >= kNumKvKinds) throw std::invalid_argument("unknown kind of KV cache");
+                new (self) Program(isa_of(isa), threads, cores, std::move(num_blocks), (KvKind)kv_kind);
+            },
+            nb::arg("isa"), nb::arg("threads"), nb::arg("cores"), nb::arg("num_blocks"), nb::arg("kv_kind"))
         .def("add_matrix",
              [](Program& p, int type, int64_t n, int64_t k) {
                  if (type < 0 || type >= kNumTypes || !p.context().kernels->linear[type])

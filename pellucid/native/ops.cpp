@@ -202,7 +202,7 @@ class Attention : public Op {
         if (phase == 2) return c.kernels->merge_parts(t);
         t.part = task % parts;
         if (t.partial) t.partial += t.part * t.part_stride;
-        c.kernels->attend[c.kv_kind](t);
+        c.kernels->attend[(int)c.kv_kind](t);
     }
     void reserve(const Step& s, Context& c) const override {
         const int64_t parts = num_parts(s, c);
@@ -234,16 +234,16 @@ class Attention : public Op {
             highest = std::max<int64_t>(highest, s.positions[s.query_start[b + 1] - 1]);
         return highest / kKeyPart + 1;
     }
-    int64_t block_bytes(const Context& c, int64_t per_slot) const {
-        return 16 * shape_.num_kv_heads * per_slot * (c.kv_kind == 1 ? 2 : 4);
+    int64_t block_bytes(const Context& c, int64_t columns) const {
+        return shape_.num_kv_heads * kv_head_bytes(c.kv_kind, columns);
     }
     void store(const Step& s, Context& c, int64_t r) const {
         Context::Cache& cache = c.caches[(size_t)shape_.cache];
         const int64_t slot = s.slot_mapping[cache.group * s.num_tokens + r], block = slot / 16;
-        c.kernels->store_kv[c.kv_kind](row_of(s, k_, r), row_of(s, v_, r),
-                                       cache.keys.data() + block * block_bytes(c, shape_.head_size),
-                                       cache.values.data() + block * block_bytes(c, padded_head(shape_.head_size)),
-                                       (int)(slot % 16), shape_.num_kv_heads, shape_.head_size);
+        c.kernels->store_kv[(int)c.kv_kind](row_of(s, k_, r), row_of(s, v_, r),
+                                            cache.keys.data() + block * block_bytes(c, shape_.head_size),
+                                            cache.values.data() + block * block_bytes(c, padded_head(shape_.head_size)),
+                                            (int)(slot % 16), shape_.num_kv_heads, shape_.head_size);
     }
     AttendTask task_of(const Step& s, const Context& c, int64_t unit) const {
         // The longest contexts are usually last in a sequence; claim those row groups first.

@@ -5,10 +5,10 @@
 
 namespace pellucid {
 
-Program::Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, bool kv_float16)
+Program::Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind)
     : pool_(threads, cores) {
     context_.kernels = &kernels_of(isa);
-    context_.kv_kind = kv_float16 ? 1 : 0;
+    context_.kv_kind = kv_kind;
     context_.num_blocks = std::move(num_blocks);
     context_.thread_scratch.resize((size_t)threads);
 }
@@ -20,10 +20,9 @@ int Program::add_matrix(Type type, int64_t n, int64_t k) {
 }
 
 int Program::add_cache(int group, int num_kv_heads, int head_size) {
-    const size_t element = context_.kv_kind == 1 ? 2 : 4;
-    const size_t slots = (size_t)context_.num_blocks.at((size_t)group) * 16 * (size_t)num_kv_heads * element;
-    context_.caches.push_back(
-        {group, Memory(slots * (size_t)head_size), Memory(slots * (size_t)padded_head(head_size))});
+    const int64_t heads = context_.num_blocks.at((size_t)group) * num_kv_heads;
+    const auto bytes = [&](int columns) { return (size_t)(heads * kv_head_bytes(context_.kv_kind, columns)); };
+    context_.caches.push_back({group, Memory(bytes(head_size)), Memory(bytes(padded_head(head_size)))});
     return (int)context_.caches.size() - 1;
 }
 

@@ -48,7 +48,7 @@ struct Step {
 // What operators share: kernels, the caches, and scratch sized for the step before it starts.
 struct Context {
     const Kernels* kernels;
-    int kv_kind;                      // index of Kernels::attend and store_kv
+    KvKind kv_kind;
     std::vector<int64_t> num_blocks;  // of each KV group
     struct Cache {
         int group;
@@ -84,7 +84,7 @@ class Op {
 
 class Program {
   public:
-    Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, bool kv_float16);
+    Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind);
 
     // A matrix whose weights `pack` brings, before the first run.
     int add_matrix(Type type, int64_t n, int64_t k);

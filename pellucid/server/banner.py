@@ -38,7 +38,7 @@ def banner(state: ServerState, url: str) -> Iterator[str]:
         )
         yield (
             f"  {'':10} {info.max_model_len:,} tokens of context; {info.max_num_seqs} answers at once; room for "
-            f"{info.num_blocks * info.block_size:,} tokens in the KV cache"
+            f"{info.num_blocks * info.block_size:,} tokens in the KV cache ({model.kv_cache_dtype})"
         )
     yield f"  OpenAI     {url}/v1   (base_url of the clients)"
     yield f"  look       {url}/docs   {url}/metrics   {url}/health/ready"

@@ -136,7 +136,7 @@ def _measure_steps(path: Path, running: _Bench) -> dict[str, Any]:
         graph = fuse(graph)
         program = executor.compile(graph, max(stream_blocks, -(-longest // BLOCK_SIZE)))
     running.samples["load"] = [time.perf_counter() - start]
-    work = work_of(graph, np.dtype(program.info.kv_cache_dtype).itemsize)
+    work = work_of(graph, executor.kv_block_nbytes(graph))
     timer = StepTimer(program, config.vocab_size, stream_length)
     try:
         timer.prefill(64)  # wakes threads, and the pages of the arena
@@ -219,6 +219,7 @@ def _measure_start(path: Path, running: _Bench, context: int) -> None:
     command += ["--ctx-size", str(context)]
     command += [] if options.threads is None else ["--threads", str(options.threads)]
     command += [] if options.isa is None else ["--isa", options.isa]
+    command += ["--kv-cache-dtype", options.kv_cache_dtype]
     found: list[timed_command.Finished] = []
 
     def once() -> float:

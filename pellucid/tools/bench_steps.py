@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pellucid.executors.base import BLOCK_SIZE, Batch, Program
+from pellucid.executors.kv_cache import kv_windows
 from pellucid.graph.ir import Graph
 
 CHUNK = 512  # tokens of one step, the default of EngineConfig.max_num_batched_tokens
@@ -93,16 +94,13 @@ class Work:
         return sum(min(context, window or context) * nbytes for window, nbytes in self.kv)
 
 
-def work_of(graph: Graph, kv_item_nbytes: int) -> Work:
+def work_of(graph: Graph, kv_block_nbytes: list[int]) -> Work:
+    """`kv_block_nbytes` is the executor's, of each KV group."""
     nbytes: dict[str, int] = {}
     flops = {"T": 0, "R": 0, "P": 0}
-    kv: dict[int, int] = {}
     for node in graph:
         for matrix in node.matrices() if node.op == "linear" else []:
             nbytes[matrix.name] = matrix.nbytes
             flops[node.output.rows] += 2 * matrix.shape[0] * matrix.shape[1]
-        if node.op == "attention":
-            columns = int(node.attrs["num_kv_heads"]) * int(node.attrs["head_size"])
-            window = int(node.attrs["window"])
-            kv[window] = kv.get(window, 0) + 2 * columns * kv_item_nbytes
-    return Work(sum(nbytes.values()), flops["T"], flops["R"], tuple(sorted(kv.items())))
+    kv = zip(kv_windows(graph), (block // BLOCK_SIZE for block in kv_block_nbytes), strict=True)
+    return Work(sum(nbytes.values()), flops["T"], flops["R"], tuple(kv))

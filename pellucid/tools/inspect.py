@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import ModelError
-from pellucid.executors import get_executor
 from pellucid.executors.base import BLOCK_SIZE
+from pellucid.executors.cpu import CpuExecutor
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.graph.ir import Graph
 from pellucid.graph.passes.fuse import fuse
@@ -46,8 +46,9 @@ class TypeTotal:
 class Inspection:
     """The answer of `inspect_model`.
 
-    `problem` says why Pellucid cannot run the model; `config`, `graph` and `kv_token_nbytes` are None then.
-    `weight_nbytes` counts a tied head once. `kv_token_nbytes` is the KV cache's share of one token.
+    `problem` says why Pellucid cannot run the model; `config`, `graph` and what begins with `kv_` are None then.
+    `weight_nbytes` counts a tied head once. `kv_token_nbytes` is the KV cache's share of one token, in the type that is
+    chosen by itself.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Inspection:
     weight_nbytes: int
     config: ModelConfig | None
     graph: Graph | None
+    kv_cache_dtype: str | None
     kv_token_nbytes: int | None
     problem: str | None
 
@@ -72,12 +74,15 @@ def inspect_model(path: Path, *, fused: bool = False) -> Inspection:
         tensors = tuple(TensorInfo(t.name, t.type.name, t.shape, t.nbytes) for t in checkpoint.tensors.values())
         config: ModelConfig | None = None
         graph: Graph | None = None
+        kv_cache_dtype: str | None = None
         kv_token_nbytes: int | None = None
         problem: str | None = None
         try:
             config, graph = build_model(checkpoint)
             graph = fuse(graph) if fused else graph
-            kv_token_nbytes = sum(get_executor("cpu").kv_block_nbytes(graph)) // BLOCK_SIZE
+            executor = CpuExecutor()
+            kv_cache_dtype = executor.kv_cache_dtype(graph)
+            kv_token_nbytes = sum(executor.kv_block_nbytes(graph)) // BLOCK_SIZE
         except ModelError as error:
             problem = str(error)
         return Inspection(
@@ -89,6 +94,7 @@ def inspect_model(path: Path, *, fused: bool = False) -> Inspection:
             weight_nbytes=sum(t.nbytes for t in tensors),
             config=config,
             graph=graph,
+            kv_cache_dtype=kv_cache_dtype,
             kv_token_nbytes=kv_token_nbytes,
             problem=problem,
         )

@@ -21,7 +21,8 @@ def test_inspect_counts_bytes_and_weights(tiny: Path) -> None:
     weights = 2 * 259 * 32 + 4 * 32 * 32 + 3 * 64 * 32 + 3 * 32
     assert (total.type, total.num_tensors, total.num_weights, total.nbytes) == ("F32", 12, weights, 4 * weights)
     assert found.weight_nbytes == 4 * weights
-    assert found.kv_token_nbytes == 2 * 32 * 4  # keys and values of one layer, float32 as the weights are
+    assert found.kv_cache_dtype == "float32"  # as the weights are
+    assert found.kv_token_nbytes == 2 * 32 * 4  # keys and values of one layer
     assert found.config is not None
     assert found.config.context_length == 256
     assert found.problem is None

@@ -92,6 +92,7 @@ def test_the_reason_for_an_early_end_is_told(pellucid: Pellucid, tiny: Path) -> 
         (["run", "MODEL", "hi", "-t", "0"], 2, "threads"),
         (["run", "MODEL", "hi", "-c", "257"], 2, "max_model_len: is 257, expected 1 to 256"),
         (["run", "MODEL", "hi", "--isa", "mmx"], 1, "isa is 'mmx'"),
+        (["run", "MODEL", "hi", "--kv-cache-dtype", "int3"], 1, "kv_cache_dtype is 'int3', expected one of auto, "),
         (["run", "MODEL", "hi", "--executor", "gpu"], 1, "there is no executor 'gpu'"),
         (["run", "MODEL", "hi", "--raw", "--system", "x"], 2, "--raw uses no chat template"),
         (["run", "MODEL", "hi", "--chat-template", "{{ 1 / 0 }}"], 2, "template"),

@@ -105,7 +105,10 @@ def test_hidden_states_agree_with_the_reference(graph: Graph, isa: str) -> None:
         ({"threads": 0}, "threads is 0, expected 1 to"),
         ({"threads": 10**9}, "threads is 1000000000"),
         ({"isa": "mmx"}, "isa is 'mmx', but this machine and build offer portable"),
-        ({"kv_cache_dtype": "int3"}, "kv_cache_dtype is 'int3', expected one of auto, float16, float32"),
+        (
+            {"kv_cache_dtype": "int3"},
+            "kv_cache_dtype is 'int3', expected one of auto, float32, float16, bfloat16, q8_0",
+        ),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(settings: dict[str, object], message: str) -> None:
@@ -117,7 +120,10 @@ def test_the_size_of_a_block_counts_what_is_allocated() -> None:
     """Values are padded to 16 columns: 2 layers and one with a window, 2 kv heads of 8 columns, float32."""
     layer = 16 * 2 * (8 + 16) * 4
     assert CpuExecutor().kv_block_nbytes(llama_like()) == [2 * layer, layer]
-    assert CpuExecutor(kv_cache_dtype="float16").kv_block_nbytes(llama_like()) == [layer, layer // 2]
+    for dtype in ("float16", "bfloat16"):
+        assert CpuExecutor(kv_cache_dtype=dtype).kv_block_nbytes(llama_like()) == [layer, layer // 2]
+    eighth = 16 * 2 * (8 + 16 + 4 + 4)  # each slot's codes, and a float32 scale for its key and its value
+    assert CpuExecutor(kv_cache_dtype="q8_0").kv_block_nbytes(llama_like()) == [2 * eighth, eighth]
 
 
 def test_a_cache_beyond_all_memory_is_refused() -> None:

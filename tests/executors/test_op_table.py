@@ -29,6 +29,8 @@ ISAS = available_isas()
 FLOATS = (QuantType.F32, QuantType.F16, QuantType.BF16)
 QUANTISED = tuple(t for t in QuantType if t not in FLOATS)
 ROW_COUNTS = (1, 2, 3, 4, 5, 9, 33)
+# Of the largest input: what rounding keys and values to 11, 8 and 7 bits does to scores and sums.
+KV_TOLERANCES = {"float32": 3e-6, "float16": 4e-3, "bfloat16": 3e-2, "q8_0": 3e-2}
 
 
 def rows_of(count: int, width: int, seed: int = 0) -> np.ndarray:
@@ -214,7 +216,7 @@ def test_slices_and_groups(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kv_cache_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("kv_cache_dtype", KV_TOLERANCES)
 @pytest.mark.parametrize(("heads", "kv_heads", "head_size"), [(1, 1, 1), (3, 1, 8), (4, 2, 20), (2, 2, 64), (4, 1, 80)])
 @pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (1, 0.0), (50, 5.0)])
 def test_attention(
@@ -234,9 +236,57 @@ def test_attention(
     expected = run(ReferenceExecutor("float64"), graph, count)
     executor = CpuExecutor(threads=2, isa=isa, kv_cache_dtype=kv_cache_dtype)
     found = run(executor, graph, count)
-    assert_close(found, expected, np.abs(x).max(), 3e-6 if kv_cache_dtype == "float32" else 4e-3)
+    assert_close(found, expected, np.abs(x).max(), KV_TOLERANCES[kv_cache_dtype])
     for chunk in (1, 13, 64, 65):
         np.testing.assert_array_equal(run(executor, graph, count, chunk), found)
+
+
+def through_the_cache(isa: str, kv_cache_dtype: str, values: np.ndarray, head_size: int) -> np.ndarray:
+    """Values as attention reads them back: each row sees itself alone, so its weight is 1."""
+    width = values.shape[1]
+
+    def build(g: GraphBuilder, v: Value) -> Value:
+        shape = {"num_heads": width // head_size, "num_kv_heads": width // head_size, "head_size": head_size}
+        return g.attention(
+            g.rms_norm(v, from_array("zero", np.zeros(width)), eps=1.0), v, v, **shape, scale=1.0, window=1
+        )
+
+    return run(CpuExecutor(threads=1, isa=isa, kv_cache_dtype=kv_cache_dtype), one_op(values, build), len(values))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("head_size", [8, 40, 64])
+def test_what_the_cache_keeps_of_a_number(isa: str, head_size: int) -> None:
+    x = np.exp(2 * rows_of(20, 2 * head_size, seed=1)) * np.sign(rows_of(20, 2 * head_size, seed=2))
+    x[3, :head_size] = 0
+    x[4, :head_size] = 1e-38  # too small for a scale of its own
+    np.testing.assert_array_equal(through_the_cache(isa, "float32", x, head_size), x)
+    np.testing.assert_array_equal(through_the_cache(isa, "float16", x, head_size), x.astype(np.float16))
+    bits = x.view(np.uint32).astype(np.uint64)
+    nearest = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+    np.testing.assert_array_equal(through_the_cache(isa, "bfloat16", x, head_size), nearest)
+    for row, found in zip(x, through_the_cache(isa, "q8_0", x, head_size), strict=True):
+        for head in range(2):
+            for start in range(head * head_size, (head + 1) * head_size, 32):
+                part = row[start : min(start + 32, (head + 1) * head_size)]
+                scale = np.abs(part).max() / np.float32(127) if np.abs(part).max() >= 1e-30 else np.float32(0)
+                codes = np.rint(part / scale) if scale else np.zeros_like(part)
+                np.testing.assert_array_equal(found[start : start + len(part)], codes * scale)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kv_cache_dtype", KV_TOLERANCES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_so_in_the_cache(isa: str, kv_cache_dtype: str, bad: float) -> None:
+    x = rows_of(3, 64)
+    x[1, 40] = bad
+    graph = one_op(x, lambda g, v: g.attention(
+        g.slice(v, 0, 32), g.slice(v, 0, 32), g.slice(v, 32, 32),
+        num_heads=1, num_kv_heads=1, head_size=32, scale=1.0, window=1,
+    ))  # fmt: skip
+    found = run(CpuExecutor(threads=1, isa=isa, kv_cache_dtype=kv_cache_dtype), graph, 3)
+    assert not np.isfinite(found[1]).all()
+    assert np.isfinite(found[[0, 2]]).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -55,7 +55,7 @@ def test_the_command_prints_a_table_and_writes_json(tiny: Path, tmp_path: Path) 
     arguments = ["--prefill", "20,30", "--streams", "2", "--decode", "4", "--repeats", "2", "--only", "prefill,streams"]
     out = tmp_path / "result.json"
     done = subprocess.run(
-        [*COMMAND, "bench", str(tiny), *arguments, "--json", str(out)],
+        [*COMMAND, "bench", str(tiny), *arguments, "--kv-cache-dtype", "q8_0", "--json", str(out)],
         capture_output=True, encoding="utf-8", timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -67,6 +67,8 @@ def test_the_command_prints_a_table_and_writes_json(tiny: Path, tmp_path: Path) 
         "prefill_20": 2, "prefill_30": 2, "streams_2": 2,
     }  # fmt: skip
     assert {"date", "commit", "machine", "limits", "program"} <= set(result)
+    assert result["program"]["kv_cache_dtype"] == "q8_0"
+    assert "KV in q8_0" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -116,13 +118,12 @@ def test_steps_are_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_work_of_a_step() -> None:
     graph = llama_like()
-    work = work_of(graph, 2)
+    work = work_of(graph, [16 * 100, 16 * 10])
     matrices = {m.name: m for node in graph if node.op == "linear" for m in node.matrices()}
     assert work.weight_nbytes == sum(m.nbytes for m in matrices.values())
     total = sum(2 * m.shape[0] * m.shape[1] for m in matrices.values())
     assert work.flops_per_token + work.flops_per_logit_row == total
-    assert [window for window, _ in work.kv] == [0, 7]
-    assert work.kv_nbytes(10) == 10 * work.kv[0][1] + 7 * work.kv[1][1]
+    assert work.kv_nbytes(10) == 10 * 100 + 7 * 10  # the second group has a window of 7
 
 
 def test_rates_in_physical_units() -> None:

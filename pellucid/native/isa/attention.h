@@ -25,23 +25,91 @@ namespace PELLUCID_ISA {
 using pellucid::AttendTask;
 using pellucid::kKeyChunk;
 using pellucid::kKeyPart;
+using pellucid::kv_head_bytes;
+using pellucid::KvKind;
 using pellucid::padded_head;
 
+// What a cached key or value is stored as. `Eighth` is a code of eight bits; 32 of them, of one token and head, share a
+// float32 scale, and the scales of a head's block stand behind its codes: of keys [groups of 32, 16], of values
+// [16, groups of 32].
 struct Half {
     uint16_t bits;
 };
-PELLUCID_INLINE vf load_kv(const float* p) { return load(p); }
-PELLUCID_INLINE vf load_kv(const Half* p) { return load_f16(p); }
+struct Brain {
+    uint16_t bits;
+};
+struct Eighth {
+    int8_t code;
+};
+template <class KV>
+constexpr KvKind kind_of = KvKind::float32;
+template <>
+constexpr KvKind kind_of<Half> = KvKind::float16;
+template <>
+constexpr KvKind kind_of<Brain> = KvKind::bfloat16;
+template <>
+constexpr KvKind kind_of<Eighth> = KvKind::q8_0;
+template <class KV>
+constexpr bool is_scaled = kind_of<KV> == KvKind::q8_0;
+
+PELLUCID_INLINE vf load_kv(const float* p, vf) { return load(p); }
+PELLUCID_INLINE vf load_kv(const Half* p, vf) { return load_f16(p); }
+PELLUCID_INLINE vf load_kv(const Brain* p, vf) { return load_bf16(p); }
+PELLUCID_INLINE vf load_kv(const Eighth* p, vf scale) { return mul(to_float(load_i8((const uint8_t*)p)), scale); }
+// What `scale` of load_kv is, where there are scales.
+template <class KV>
+PELLUCID_INLINE vf key_scale(const KV* keys, int head_size, int d) {
+    if constexpr (is_scaled<KV>) return load((const float*)(keys + 16 * head_size) + d / 32 * 16);
+    return set(1.0f);
+}
+template <class KV>
+PELLUCID_INLINE vf value_scale(const KV* values, int padded, int slot, int d) {
+    if constexpr (is_scaled<KV>)
+        return set(((const float*)(values + 16 * padded))[slot * ((padded + 31) / 32) + d / 32]);
+    return set(1.0f);
+}
+
 PELLUCID_INLINE void store_element(float* p, float x) { *p = x; }
 PELLUCID_INLINE void store_element(Half* p, float x) { p->bits = to_f16(x); }
+PELLUCID_INLINE void store_element(Brain* p, float x) {  // nearest, ties to even
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    p->bits = (uint16_t)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// `count` numbers, `stride` codes apart, with a scale for each 32, `scale_stride` apart.
+template <class KV>
+PELLUCID_INLINE void store_numbers(const float* x, int count, KV* to, int stride, float* scales, int scale_stride) {
+    if constexpr (!is_scaled<KV>) {
+        for (int d = 0; d < count; d++) store_element(to + d * stride, x[d]);
+    } else {
+        for (int first = 0; first < count; first += 32, scales += scale_stride) {
+            const int end = first + 32 < count ? first + 32 : count;
+            float largest = 0.0f;
+            for (int d = first; d < end; d++) {
+                const float size = __builtin_fabsf(x[d]);
+                if (size > largest || size != size) largest = size;
+            }
+            const bool finite = largest < __builtin_inff(), tiny = largest < 1e-30f;
+            const float scale = tiny ? 0.0f : largest / 127.0f;
+            *scales = scale;
+            for (int d = first; d < end; d++) {
+                // Adding 1.5 * 2^23 rounds to a whole number. What is not finite is so again when it is read.
+                const float whole = finite && !tiny ? x[d] / scale + 12582912.0f - 12582912.0f : 0.0f;
+                to[d * stride].code = finite ? (int8_t)(int)whole : 1;
+            }
+        }
+    }
+}
 
 template <class KV>
 void store_kv(const float* k, const float* v, void* keys, void* values, int offset, int num_kv_heads, int head_size) {
-    const int padded = padded_head(head_size);
-    KV *ks = (KV*)keys + offset, *vs = (KV*)values + offset * padded;
-    for (int h = 0; h < num_kv_heads; h++, k += head_size, v += head_size, ks += head_size * 16, vs += 16 * padded) {
-        for (int d = 0; d < head_size; d++) store_element(ks + d * 16, k[d]);
-        for (int d = 0; d < head_size; d++) store_element(vs + d, v[d]);
+    const int padded = padded_head(head_size), groups = (padded + 31) / 32;
+    for (int h = 0; h < num_kv_heads; h++, k += head_size, v += head_size) {
+        KV* ks = (KV*)((uint8_t*)keys + h * kv_head_bytes(kind_of<KV>, head_size));
+        KV* vs = (KV*)((uint8_t*)values + h * kv_head_bytes(kind_of<KV>, padded));
+        store_numbers(k, head_size, ks + offset, 16, (float*)(ks + 16 * head_size) + offset, 16);
+        store_numbers(v, head_size, vs + offset * padded, 1, (float*)(vs + 16 * padded) + offset * groups, 1);
     }
 }
 
@@ -58,13 +126,17 @@ PELLUCID_INLINE void with_rows(int m, F&& f) {
 }
 
 template <class KV>
+PELLUCID_INLINE const KV* head_block(const AttendTask& t, const void* cache, int64_t block, int columns) {
+    const int64_t index = t.block_table[block] * (int64_t)t.num_kv_heads + t.kv_head;
+    return (const KV*)((const uint8_t*)cache + index * kv_head_bytes(kind_of<KV>, columns));
+}
+template <class KV>
 PELLUCID_INLINE const KV* key_block(const AttendTask& t, int64_t block) {
-    return (const KV*)t.keys + (t.block_table[block] * (int64_t)t.num_kv_heads + t.kv_head) * t.head_size * 16;
+    return head_block<KV>(t, t.keys, block, t.head_size);
 }
 template <class KV>
 PELLUCID_INLINE const KV* value_block(const AttendTask& t, int64_t block) {
-    return (const KV*)t.values +
-           (t.block_table[block] * (int64_t)t.num_kv_heads + t.kv_head) * 16 * padded_head(t.head_size);
+    return head_block<KV>(t, t.values, block, padded_head(t.head_size));
 }
 // The block to fetch from memory while a chunk's first tile reads `block`: its place in the next chunk. The other tiles
 // find what they ask for in the cache.
@@ -89,7 +161,7 @@ PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, bool first
         PELLUCID_UNROLL
         for (int n = 0; n < N; n++) {
             __builtin_prefetch(next[n] + 16 * d);
-            const vf key = load_kv(k[n] + 16 * d);
+            const vf key = load_kv(k[n] + 16 * d, key_scale(k[n], t.head_size, d));
             PELLUCID_UNROLL
             for (int m = 0; m < M; m++) s[n][m] = fma(set(q[m]), key, s[n][m]);
         }
@@ -115,13 +187,14 @@ PELLUCID_INLINE void add_channels(const AttendTask& t, int64_t block, bool first
     for (int j = from; j < to;) {
         const int end = to < (j / 16 + 1) * 16 ? to : (j / 16 + 1) * 16;
         const int offset = j % 16 * padded + d;
-        const KV* v = value_block<KV>(t, block + j / 16) + offset;
+        const KV* values = value_block<KV>(t, block + j / 16);
+        const KV* v = values + offset;
         const KV* next = value_block<KV>(t, ahead(t, block + j / 16, first)) + offset;
         for (; j < end; j++, v += padded, next += padded) {
             __builtin_prefetch(next);
             PELLUCID_UNROLL
             for (int n = 0; n < N; n++) {
-                const vf value = load_kv(v + 16 * n);
+                const vf value = load_kv(v + 16 * n, value_scale(values, padded, j % 16, d + 16 * n));
                 PELLUCID_UNROLL
                 for (int m = 0; m < M; m++) sum[m][n] = fma(set(p[m * kKeyChunk + j]), value, sum[m][n]);
             }

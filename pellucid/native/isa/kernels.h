@@ -48,7 +48,7 @@ struct AttendTask {  // consecutive rows of one sequence, for the query heads th
     int64_t out_stride;
     const int32_t* positions;  // [rows]
     int rows, group;           // heads of a group are head_size apart
-    const void* keys;          // this layer's cache, [num_blocks, num_kv_heads, head_size, 16]
+    const void* keys;          // this layer's cache, [num_blocks, num_kv_heads, head_size, 16] (attention.h)
     const void* values;        // [num_blocks, num_kv_heads, 16, padded head_size]
     const int32_t* block_table;
     int64_t num_blocks;  // of the block table
@@ -61,6 +61,21 @@ struct AttendTask {  // consecutive rows of one sequence, for the query heads th
     float* partial;
     int64_t part, part_stride;
 };
+
+// What cached keys and values are stored as; the numbers index Kernels::store_kv and attend.
+enum class KvKind : int { float32 = 0, float16 = 1, bfloat16 = 2, q8_0 = 3 };
+constexpr int kNumKvKinds = 4;
+// Bytes of one head's block of 16 slots with `columns` numbers each; 32 codes of q8_0 share a float32 scale.
+static constexpr int64_t kv_head_bytes(KvKind kind, int64_t columns) {
+    switch (kind) {
+        case KvKind::float32:
+            return 64 * columns;
+        case KvKind::q8_0:
+            return 16 * columns + 64 * ((columns + 31) / 32);
+        default:
+            return 32 * columns;
+    }
+}
 
 static constexpr int padded_head(int head_size) { return (head_size + 15) / 16 * 16; }
 static constexpr int attend_rows(int group) { return group < kMaxQueries ? kMaxQueries / group : 1; }
@@ -86,9 +101,9 @@ struct Kernels {
     void (*add)(const float* a, const float* b, int64_t n, float* out);
     void (*softcap)(const float* x, int64_t n, float cap, float* out);
     // One token's key and value into its slot of one block, for all kv heads.
-    void (*store_kv[2])(const float* k, const float* v, void* keys, void* values, int offset, int num_kv_heads,
-                        int head_size);
-    void (*attend[2])(const AttendTask&);  // [0] float32 cache, [1] float16 cache
+    void (*store_kv[kNumKvKinds])(const float* k, const float* v, void* keys, void* values, int offset,
+                                  int num_kv_heads, int head_size);
+    void (*attend[kNumKvKinds])(const AttendTask&);
     void (*merge_parts)(const AttendTask&);
     // Chains of multiply-adds for the measurement of limits: `chains` vectors of kLanes, each `rounds` times.
     void (*multiply_floats)(int64_t rounds, float* out);

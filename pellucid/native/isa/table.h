@@ -26,6 +26,12 @@ constexpr void add_float(pellucid::Kernels& k) {
     k.weight_row[(int)T] = weight_row_float<T>;
 }
 
+template <class KV>
+constexpr void add_kv(pellucid::Kernels& k) {
+    k.store_kv[(int)kind_of<KV>] = store_kv<KV>;
+    k.attend[(int)kind_of<KV>] = attend<KV>;
+}
+
 constexpr pellucid::Kernels make_table(const char* name) {
     pellucid::Kernels k{};
     k.name = name;
@@ -45,10 +51,7 @@ constexpr pellucid::Kernels make_table(const char* name) {
     k.activate = activate;
     k.add = add_rows;
     k.softcap = softcap;
-    k.store_kv[0] = store_kv<float>;
-    k.store_kv[1] = store_kv<Half>;
-    k.attend[0] = attend<float>;
-    k.attend[1] = attend<Half>;
+    add_kv<float>(k), add_kv<Half>(k), add_kv<Brain>(k), add_kv<Eighth>(k);
     k.merge_parts = merge_parts;
     k.multiply_floats = multiply_floats;
     k.multiply_integers = multiply_integers;

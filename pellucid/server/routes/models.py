@@ -93,5 +93,6 @@ def _model(state: ServerState, name: str) -> dict[str, Any]:
     return described | {
         "max_model_len": info.max_model_len,
         "quantization": info.quantization,
+        "kv_cache_dtype": info.receipt.kv_cache_dtype,
         "has_chat_template": info.has_chat_template,
     }
