@@ -60,8 +60,7 @@ def control(scale: float) -> dict[str, Any]:
 
 def smollm2(scale: float) -> dict[str, Any]:
     path = bench_models.find("smollm2", STORY, with_peer=False).path
-    options = ("--kv-cache-memory", "32MiB", "--threads", "2")
-    report = run(Server, path, scaled(1_500, scale), scaled(2_000, scale), *options, num_looks=10)
+    report = run(Server, path, scaled(3_000, scale), scaled(2_000, scale), "--kv-cache-memory", "32MiB", num_looks=10)
     if scale >= 1:
         limit(report.growth, report.total_growth)
     return figures(report)
