@@ -202,12 +202,14 @@ class AsyncLLM:
         on_moved: Callable[[Stream], None],
         *,
         whole: bool,
+        on_begun: Callable[[], None] | None = None,
     ) -> Stream:
         prepared = await self._in_thread(self._prompt_threads, prepare)
         if prepared.grammar is not None:  # waited for here: a thread for prompts is needed by others
             await _result_of(prepared.grammar)
         loop, model = asyncio.get_running_loop(), self._llm._model
-        streams, stream = self._streams, Stream(loop, model, prepared, request_id, on_moved, whole=whole)
+        streams = self._streams
+        stream = Stream(loop, model, prepared, request_id, on_moved, whole=whole, on_begun=on_begun)
         added = self._thread.submit(lambda: streams.add(stream, add))
         try:
             await asyncio.wrap_future(added)
@@ -273,13 +275,13 @@ class AsyncAnswer:
             raise InvalidRequest("this answer has been read already; call generate() or chat() again for another")
         self._begun = True
 
-    async def open(self, on_moved: Callable[[Stream], None]) -> Stream:
+    async def open(self, on_moved: Callable[[Stream], None], *, on_begun: Callable[[], None] | None = None) -> Stream:
         """Queue the request for a reader who is called rather than waits: see `Stream`. `leave` when it is not wanted.
 
         Raises InvalidRequest if it cannot be served.
         """
         self._begin()
-        return await self._llm._start(*self._arguments, on_moved, whole=False)
+        return await self._llm._start(*self._arguments, on_moved, whole=False, on_begun=on_begun)
 
     def leave(self, stream: Stream) -> None:
         """Nobody reads `stream` any more: what is left of it is freed."""

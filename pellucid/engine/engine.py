@@ -10,7 +10,7 @@ sampler.py), who runs when (scheduler.py), text rules (token_text.py, answer.py)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from time import perf_counter
@@ -78,6 +78,8 @@ class Engine:
         self._unfinished: dict[Request, None] = {}
         self._contests = Contests()
         self._advancing: Request | None = None
+        self.on_begin: Callable[[Request], None] | None = None
+        """Called before the first step of each request."""
         self.cache = CacheManager(program.info.kv_groups, enable_prefix_caching=config.enable_prefix_caching)
         self._start_books()
         capacity = self.cache.capacity(self.scheduler.prefill_chunk)
@@ -218,7 +220,10 @@ class Engine:
             return failed
         now = perf_counter()
         for entry in plan.scheduled:
-            entry.request.times.scheduled = entry.request.times.scheduled or now
+            if not entry.request.times.scheduled:
+                entry.request.times.scheduled = now
+                if self.on_begin is not None:
+                    self.on_begin(entry.request)
         try:
             own_rows = self._run(plan)
         except Exception as error:  # the step is shared: its requests end, waiting ones and the engine do not

@@ -29,6 +29,9 @@ _T = TypeVar("_T")
 class Listener(Protocol):
     """Is told, in the engine's thread, how requests get on."""
 
+    def begin(self, request: Request) -> None:
+        """Before the first step of `request`."""
+
     def progress(self, changed: Sequence[Request]) -> None:
         """After a step: these requests got a token or ended."""
 
@@ -56,6 +59,7 @@ class EngineThread:
     def __init__(self, engine: Engine, listener: Listener) -> None:
         self._engine = engine
         self._listener = listener
+        engine.on_begin = listener.begin
         self._commands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._changed = threading.Condition()
         self._closed = False

@@ -45,7 +45,8 @@ class Stream:
     """One prompt's answers between the engine's thread, which publishes, and whoever reads.
 
     `on_moved` is called on the reader's event loop when something was published since it was called last: after each
-    step that gave a token or, while `whole` is set, only when everything is there.
+    step that gave a token or, while `whole` is set, only when everything is there. `on_begun` is called in the
+    engine's thread, before the first step that has to do with it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Stream:
         on_moved: Callable[[Stream], None],
         *,
         whole: bool,
+        on_begun: Callable[[], None] | None = None,
     ) -> None:
         self.loop = loop
         self.request_id = request_id
@@ -71,11 +73,18 @@ class Stream:
         self.prepared = prepared
         self._reader = ChatReader(prepared.turn)
         self._on_moved = on_moved
+        self._on_begun = on_begun
 
     def wake(self) -> None:
         """In the loop's thread: something was published."""
         self.wake_is_due = False  # before anything is read, so that what is published after it wakes again
         self._on_moved(self)
+
+    def begin(self) -> None:
+        """In the engine's thread, once."""
+        if self._on_begun is not None:
+            self._on_begun()
+            self._on_begun = None
 
     def chunks(self) -> list[StreamChunk]:
         """What is new; with the last of it, the result."""
@@ -122,6 +131,12 @@ class Streams:
     def drop(self, stream: Stream) -> None:
         if stream.num_running:
             self._abort(stream)
+
+    def begin(self, request: Request) -> None:
+        """Before the first step of `request`, which may be a member of a contest."""
+        stream = self._of.get(request if request.contest is None else request.contest.answers[0])
+        if stream is not None:
+            stream.begin()
 
     def progress(self, changed: Sequence[Request]) -> None:
         due: dict[asyncio.AbstractEventLoop, list[Stream]] = {}

@@ -1,4 +1,4 @@
-"""The engine process: `python -m pellucid.server.engine_process FD`, started by spawn.py.
+"""The engine process: `python -m pellucid.server.engine_process FD FD`, started by spawn.py.
 
 It serves one front over one end of a socket pair and ends with it: at the end of the channel, or, stopped as it may
 be, by the signal that Linux sends when a parent dies. Signals of the terminal and of service managers are the front's
@@ -21,6 +21,7 @@ from pellucid.engine.results import model_receipt
 from pellucid.errors import PellucidError, ResourceError
 from pellucid.executors.base import BLOCK_SIZE
 from pellucid.server import logs
+from pellucid.server.begun import BegunCalls
 from pellucid.server.channel import Channel, encode
 from pellucid.server.messages import LOADING, Command, Heartbeat, Load, ModelInfo, Ready, Stats, failed
 from pellucid.server.session import EngineSession
@@ -36,11 +37,13 @@ WORK_THREADS = 2
 def main(argv: list[str] | None = None) -> None:
     """Returns never: the process ends with its front."""
     arguments = sys.argv[1:] if argv is None else argv
-    end = socket.socket(fileno=int(arguments[-1]))
+    memory, channel = map(int, arguments[-2:])
+    begun, end = BegunCalls(memory), socket.socket(fileno=channel)
+    os.close(memory)
     die_with_parent()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    asyncio.run(serve(end))
+    asyncio.run(serve(end, begun))
 
 
 def die_with_parent() -> None:
@@ -51,10 +54,10 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-async def serve(end: socket.socket) -> None:
+async def serve(end: socket.socket, begun: BegunCalls) -> None:
     """Load what the first message says, then carry out commands until the channel is closed."""
     asyncio.get_running_loop().set_default_executor(started_pool(WORK_THREADS, "pellucid-work"))
-    process = EngineProcess()
+    process = EngineProcess(begun)
     await process.channel.open(end)
     await asyncio.Event().wait()
 
@@ -62,7 +65,8 @@ async def serve(end: socket.socket) -> None:
 class EngineProcess:
     """Before the model is there, commands cannot come: the front posts none until it has seen Ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: BegunCalls) -> None:
+        self._begun = begun
         self.channel: Channel[Command] = Channel(Command, self._on_commands, _leave, self._on_writable)
         self._session: EngineSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,7 +98,7 @@ class EngineProcess:
             self.channel.post(encode(failed(LOADING, error)))
             self.channel.close()
             return
-        self._session = EngineSession(llm, self.channel)
+        self._session = EngineSession(llm, self.channel, self._begun)
         self.channel.post(encode(Ready(model_info(llm, monotonic() - begun))))
         with suppress(PellucidError):  # a broken template is the business of the chats that need it
             await asyncio.to_thread(lambda: llm.model.chat_template)  # the first one need not wait for it

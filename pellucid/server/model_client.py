@@ -1,14 +1,15 @@
 """ModelClient: a model in an engine process, for the tasks of the front's event loop.
 
-A call that has not begun to be answered when the engine is lost is put to the next one, once; the others raise
-EngineRestarting. Leaving a call (an iterator closed, a task cancelled) ends it in the engine.
+A call that the engine has not begun to compute when it is lost is put to the next one, once; the others raise
+EngineRestarting: one of them may have been the reason. (Of calls but `generate` it is only known whether they have been
+answered.) Leaving a call (an iterator closed, a task cancelled) ends it in the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
@@ -198,10 +199,10 @@ class ModelClient:
             if not call.posted:
                 self._post(call)
 
-    def engine_lost(self) -> None:
+    def engine_lost(self, begun: Collection[int] = ()) -> None:
         going_on = self.state in ("loading", "restarting")
         for call in [call for call in self._calls.values() if not call.ended]:
-            if going_on and (not call.posted or not (call.started or call.was_lost)):
+            if going_on and not (call.posted and (call.started or call.was_lost or call.number in begun)):
                 call.was_lost = call.was_lost or call.posted
                 call.posted = False
             else:

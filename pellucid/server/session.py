@@ -17,6 +17,7 @@ from pellucid.engine.async_engine import AsyncAnswer, AsyncLLM
 from pellucid.engine.classify import ClassificationOutput
 from pellucid.engine.streams import Stream
 from pellucid.errors import PellucidError
+from pellucid.server.begun import BegunCalls
 from pellucid.server.channel import Channel, encode
 from pellucid.server.messages import (
     Cancel,
@@ -54,8 +55,10 @@ logger = logging.getLogger(__name__)
 class EngineSession:
     """Carries out commands; every call ends with exactly one answer that says so, unless it is cancelled."""
 
-    def __init__(self, llm: AsyncLLM, channel: Channel[Command]) -> None:
+    def __init__(self, llm: AsyncLLM, channel: Channel[Command], begun: BegunCalls) -> None:
+        """`begun` is told of every Generate, before the first step that has to do with it."""
         self._llm = llm
+        self._begun = begun
         self._channel = channel
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._answering: dict[int, _Answering] = {}
@@ -122,7 +125,9 @@ class EngineSession:
         answer = self._answer(request)
         answering = _Answering(call, request, answer)
         try:
-            answering.stream = await answer.open(lambda stream: self._moved(answering, stream))
+            answering.stream = await answer.open(
+                lambda stream: self._moved(answering, stream), on_begun=lambda: self._begun.add(call)
+            )
         except BaseException:
             answering.ended = True
             raise

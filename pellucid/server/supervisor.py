@@ -17,7 +17,7 @@ import logging
 import math
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -60,8 +60,11 @@ class Listener(Protocol):
     def engine_ready(self) -> None:
         """A new engine takes commands through `post`."""
 
-    def engine_lost(self) -> None:
-        """What was posted will not be answered. Another engine may follow (`state` says so)."""
+    def engine_lost(self, begun: Collection[int] = ()) -> None:
+        """What was posted will not be answered; `begun` are calls that it had begun to compute, among others.
+
+        Another engine may follow (`state` says so).
+        """
 
     def engine_answered(self, answer: Answer) -> None: ...
 
@@ -232,12 +235,13 @@ class Supervisor:
         assert child is not None
         self._become("loading" if self.info is None else "restarting")
         await asyncio.to_thread(child.kill)
+        begun = child.begun.calls()
         reason = self._reason or _how_it_ended(child.process.returncode)
         self._reason = ""
         self._stats_before = self.stats
         self.stats = Stats().after(self._stats_before)
         while not self._gives_up(reason):
-            self._listener.engine_lost()
+            self._listener.engine_lost(begun)
             if len(self._crashes) > 1:
                 await asyncio.sleep(min(5.0, self.policy.restart_delay * 2 ** min(10, len(self._crashes) - 2)))
             self.num_restarts += 1

@@ -71,6 +71,8 @@ def install() -> None:
     def faulty_encode(self, text, **options):
         if "fault:tokenizer-panic" in text:
             raise Panic("secret details of a tokenizer")
+        if "fault:tokenizer-crash" in text:
+            os.kill(os.getpid(), signal.SIGSEGV)
         return encode(self, text, **options)
 
     async def noted_load(self, command):
