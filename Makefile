@@ -32,8 +32,8 @@ soak: setup-dev ## the tests whose counts can be raised, with large counts
 proof: setup-dev ## the proofs of scheduler, cache and invariance with large counts; writes a result file (PARTS=…)
 	@$(PY) benchmarks/proof.py $(PARTS)
 
-faults: setup-dev ## every kind of fault of a server, five times each; wants a quiet machine
-	@$(PY) -m pytest --soak -rP tests/server/test_faults.py
+faults: setup-dev ## every kind of fault of a server, five times each; figures into the docs (WITHIN=10 on a busy machine)
+	@$(PY) benchmarks/faults.py $(if $(WITHIN),--within "$(WITHIN)")
 
 clients: setup-dev ## install the other clients of docs/clients.md and try every recipe
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PIP) --no-build-isolation --editable '.[clients]'

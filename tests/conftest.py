@@ -16,6 +16,8 @@ STORY = Path(__file__).resolve().parents[2] / "shared" / "models" / "story"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the same tests with the large counts of `make soak`")
+    parser.addoption("--within", type=float, default=3.0, help="seconds until servers are ready in `make faults`")
+    parser.addoption("--figures", type=Path, help="write what `make faults` measured there, as JSON")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any, Literal, TextIO
@@ -40,7 +39,8 @@ class TextLines(logging.Formatter):
 class BackgroundHandler(logging.Handler):
     """Writes in a thread of its own, so that a reader of the log who is slow, or has stopped, holds up nobody.
 
-    When MAX_WAITING lines wait, further ones are dropped and counted.
+    When MAX_WAITING lines wait, further ones are dropped and counted; so are those that cannot be written (the disk is
+    full, say).
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -67,14 +67,19 @@ class BackgroundHandler(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        with suppress(OSError, ValueError):  # the stream is gone: so is the log
-            while (line := self._lines.get()) is not None:
-                dropped, self._num_dropped = self._num_dropped, 0
-                if dropped:
-                    note = {"levelname": "WARNING", "msg": f"{dropped} lines of the log were dropped"}
-                    self._stream.write(f"{self.format(logging.makeLogRecord(note))}\n")
-                self._stream.write(f"{line}\n")
+        while (line := self._lines.get()) is not None:
+            dropped = self._num_dropped
+            note = {"levelname": "WARNING", "msg": f"{dropped} lines of the log were dropped"}
+            head = f"{self.format(logging.makeLogRecord(note))}\n" if dropped else ""
+            try:
+                self._stream.write(f"{head}{line}\n")
                 self._stream.flush()
+            except OSError:
+                self._num_dropped += 1
+            except ValueError:  # the stream is closed
+                return
+            else:
+                self._num_dropped -= dropped
 
 
 def set_up(format: LogFormat, level: int = logging.INFO, stream: TextIO | None = None) -> None:

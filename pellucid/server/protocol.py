@@ -8,6 +8,8 @@ from the moment the peer stops reading until it reads again), idle (uvicorn's ow
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import msgspec
@@ -94,7 +96,7 @@ class _LimitedHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.limits.write_time, self.transport.abort)
+            self._write_timer = self.loop.call_later(self.limits.write_time, self._drop)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -144,6 +146,11 @@ class _LimitedHttp(HttpToolsProtocol):
             self.cycle.message_event.set()
         self.transport.close()
 
+    def _drop(self) -> None:
+        """Hang up, and have the system forget what it was still to send: up to some megabytes a connection."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self.transport.abort()
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -155,6 +162,7 @@ class _LimitedHttp(HttpToolsProtocol):
             self._write_timer = None
 
 
+_NO_LINGERING = struct.pack("ii", 1, 0)
 _REASONS = {
     400: "Bad Request",
     408: "Request Timeout",

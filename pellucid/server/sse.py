@@ -14,7 +14,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pellucid.api.openai_responses import error_body
-from pellucid.errors import InvalidRequest
 from pellucid.server.boundary import call_of
 from pellucid.server.errors import public_error
 
@@ -94,7 +93,7 @@ class EventStream(Response):
             except Exception as error:
                 if not begun:
                     raise
-                inside = None if isinstance(error, InvalidRequest) else error
+                inside = error if public_error(error, request_id) is not error else None
                 _log.warning("a stream failed", exc_info=inside, extra={"fields": {"request_id": request_id}})
                 last = self._error_event(error, request_id)
                 await send({"type": "http.response.body", "body": last, "more_body": True})

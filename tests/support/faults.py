@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -20,22 +21,23 @@ from support.site import Site, check_refusal
 class Fault:
     """`costs_others`: requests beside it may be refused with 503, too, because they share what was lost.
 
-    `fails_step`: those in the same step may get a 500.
+    `fails_step`: those in the same step may get a 500. `pause`: for so many seconds it lets nobody answer, by itself.
     """
 
     do: Callable[[Site], Awaitable[None]]
     costs_others: bool
     fails_step: bool
+    pause: float
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    *, costs_others: bool = False, fails_step: bool = False
+    *, costs_others: bool = False, fails_step: bool = False, pause: float = 0.0
 ) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
     def register(do: Callable[[Site], Awaitable[None]]) -> None:
-        FAULTS[do.__name__] = Fault(do, costs_others, fails_step)
+        FAULTS[do.__name__] = Fault(do, costs_others, fails_step, pause)
 
     return register
 
@@ -168,6 +170,18 @@ async def grammar_explodes(site: Site) -> None:
 # ---- the system
 
 
+@fault(costs_others=True)
+async def model_is_away_when_the_engine_is_started_again(site: Site) -> None:
+    away = site.model.with_suffix(".away")
+    site.model.rename(away)
+    try:
+        os.kill(site.engine, signal.SIGKILL)
+        await asyncio.sleep(0.5)
+        assert not await site.ready()
+    finally:
+        away.rename(site.model)
+
+
 @contextmanager
 def limited(pid: int, kind: int, limit: int) -> Iterator[None]:
     before = resource.prlimit(pid, kind)
@@ -198,9 +212,15 @@ async def engine_has_too_many_files(site: Site) -> None:
 
 @fault()
 async def nothing_can_be_written_to_files(site: Site) -> None:
-    """As on a full disk."""
+    """As on a full disk. The log goes on when there is room again."""
     with limited(site.pid, resource.RLIMIT_FSIZE, 0), limited(site.engine, resource.RLIMIT_FSIZE, 0):
+        known = len(site.server.log)
         assert (await site.complete()).status_code == 200
+        await asyncio.sleep(0.1)
+        assert len(site.server.log) == known
+    async with asyncio.timeout(10):
+        while "lines of the log were dropped" not in site.server.log[known:]:
+            assert (await site.complete()).status_code == 200
 
 
 @fault()
@@ -214,7 +234,7 @@ async def clock_jumps(site: Site) -> None:
         assert not [event async for event in events if "error" in event]
 
 
-@fault()
+@fault(pause=2.5)
 async def server_paused_for_longer_than_an_engine_may_be_silent(site: Site) -> None:
     engine = site.engine
     os.kill(site.pid, signal.SIGSTOP)
@@ -228,12 +248,27 @@ async def server_paused_for_longer_than_an_engine_may_be_silent(site: Site) -> N
 
 
 def connect(site: Site) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", site.client.base_url.port))
+    """With room for little on this side."""
+    connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", site.client.base_url.port))
     return connection
 
 
+async def received(connection: socket.socket, pause: float = 0.0) -> bytes:
+    """All that comes until the other side hangs up, a kilobyte at a time."""
+    connection.setblocking(False)
+    found, loop = b"", asyncio.get_running_loop()
+    with suppress(ConnectionResetError):
+        async with asyncio.timeout(60):
+            while not found.endswith(b"\r\n0\r\n\r\n") and (data := await loop.sock_recv(connection, 1024)):
+                found += data
+                await asyncio.sleep(pause)
+    return found
+
+
 STREAM = b'{"prompt": "victim", "max_tokens": 200, "ignore_eos": true, "stream": true, "logprobs": 5, "n": 4}'
+MUCH = STREAM.replace(b'"logprobs": 5, "n": 4', b'"logprobs": 20, "n": 32')
 HEAD = (
     b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 )
@@ -241,9 +276,32 @@ HEAD = (
 
 @fault()
 async def client_never_reads(site: Site) -> None:
+    """It is hung up on, long before all that was written for it is sent."""
+    with connect(site) as connection:
+        connection.sendall(HEAD % len(MUCH) + MUCH)
+        poll = select.poll()
+        poll.register(connection, select.POLLERR | select.POLLHUP)
+        async with asyncio.timeout(60):
+            while not poll.poll(0):
+                await asyncio.sleep(0.05)
+        assert b"[DONE]" not in await received(connection)
+
+
+@fault()
+async def client_reads_slowly(site: Site) -> None:
+    """It gets all of it."""
     with connect(site) as connection:
         connection.sendall(HEAD % len(STREAM) + STREAM)
-        await asyncio.sleep(1.5)
+        assert (await received(connection, pause=0.002)).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+@fault()
+async def client_vanishes(site: Site) -> None:
+    """Nothing more comes over the connection, not even its end."""
+    for cut, told in ((10, b" 408 "), (len(HEAD) + 20, b" 408 ")):
+        with connect(site) as connection:
+            connection.sendall((HEAD % len(STREAM) + STREAM)[:cut])
+            assert told in await received(connection)
 
 
 @fault()

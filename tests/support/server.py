@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -63,11 +64,15 @@ class Server:
 
     @property
     def log(self) -> str:
-        self._log.flush()
-        self._log.seek(0)
-        return self._log.read().decode()
+        file = self._log.fileno()  # without moving the place at which the server writes
+        return os.pread(file, os.fstat(file).st_size, 0).decode()
 
     def children(self) -> list[int]:
         """The process ids of its engines (Linux)."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
+        return children_of(self.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
+    """The process ids of its children (Linux)."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
