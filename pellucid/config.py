@@ -119,6 +119,25 @@ def api_key() -> str | None:
     return os.environ.get("PELLUCID_API_KEY") or None
 
 
+def traces_wanted() -> bool:
+    """Whether OpenTelemetry's variables ask for traces: by naming a receiver, or `OTEL_TRACES_EXPORTER=otlp`.
+
+    Raises InvalidParameter for what they ask for and is not there.
+    """
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER", "")
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
+        return False
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    if not exporter and not any(os.environ.get(name) for name in names):
+        return False
+    if exporter not in ("", "otlp"):
+        raise InvalidParameter("OTEL_TRACES_EXPORTER", f"expected otlp or none, got {show(exporter)}")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if (protocol := os.environ.get(name, "http/protobuf")) != "http/protobuf":
+            raise InvalidParameter(name, f"only http/protobuf is supported, got {show(protocol)}")
+    return True
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """This process's environment with `changes`, for a child process."""
     return {**os.environ, **changes}

@@ -43,10 +43,13 @@ LIBRARIES: dict[str, set[str]] = {
     "text": {"numpy", "tokenizers", "jinja2"},
     "structured": {"numpy", "llguidance"},
     "api": set(),
-    "server": {"numpy", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "msgspec", "prometheus_client"},
+    "server": {
+        "numpy", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "msgspec", "prometheus_client",
+        "opentelemetry",  # only where tracing is on
+    },
     "engine": {"numpy", "rich"},  # rich only when a progress bar is shown
     "cli": {"numpy", "rich", "prompt_toolkit"},
-}
+}  # fmt: skip
 
 # Modules and builtins that run code found in data.
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "code", "runpy"}

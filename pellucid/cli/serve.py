@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.cli import options, terminal
-from pellucid.config import api_key
+from pellucid.config import api_key, traces_wanted
 from pellucid.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "the log, on standard error: text or json (default: %(default)s)"
     group.add_argument("--log-format", choices=("text", "json"), default="text", help=text)
     group.add_argument("--log-prompts", action="store_true", help="the log also has what users write and are answered")
+    text = (
+        "send OpenTelemetry spans to this OTLP/HTTP receiver, such as http://localhost:4318 (or set OTEL_* variables)"
+    )
+    group.add_argument("--otlp-endpoint", metavar="URL", help=text)
+    text = "spans also have what users write and are answered"
+    group.add_argument("--trace-prompts", action="store_true", help=text)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -97,6 +103,9 @@ def _serve(args: argparse.Namespace, registry: ModelRegistry) -> None:
         tls_key=args.tls_key,
         drain_time=args.drain_time,
         log_prompts=args.log_prompts,
+        traces=args.otlp_endpoint is not None or traces_wanted(),
+        otlp_endpoint=args.otlp_endpoint,
+        trace_prompts=args.trace_prompts,
         limits=Limits(queued_requests=args.max_queue, queued_tokens=args.max_queue_tokens),
     )
     serve(registry, settings, print_banner)

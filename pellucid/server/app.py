@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -21,11 +21,17 @@ from pellucid.server.state import ServerState
 
 if TYPE_CHECKING:
     from pellucid.server.registry import ModelRegistry
+    from pellucid.server.tracing import Tracing
+
+# Newer versions of FastAPI make spans of their own, with the words of exceptions in them. Ours are made in tracing.py.
+_NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 
 ROUTERS = tuple(m.router for m in (chat, responses, messages, embeddings, models, tokens, health, openapi))
 
 
-def create_app(registry: ModelRegistry, settings: ServerSettings | None = None) -> FastAPI:
+def create_app(
+    registry: ModelRegistry, settings: ServerSettings | None = None, tracing: Tracing | None = None
+) -> FastAPI:
     """An ASGI application; `app.state.server` is its ServerState. Raises InvalidParameter for a bad keys file."""
     settings = settings or ServerSettings()
     limits = settings.limits
@@ -37,8 +43,9 @@ def create_app(registry: ModelRegistry, settings: ServerSettings | None = None) 
         origins=Origins(settings),
         admission=admission,
         metrics=Metrics(registry.clients, admission),
+        tracing=tracing,
     )
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, telemetry=_NO_TELEMETRY)
     app.state.server = state
     for router in ROUTERS:
         app.include_router(router)

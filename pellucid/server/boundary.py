@@ -22,6 +22,7 @@ from pellucid.server.origins import PREFLIGHT, Header
 
 if TYPE_CHECKING:
     from pellucid.server.state import ServerState
+    from pellucid.server.tracing import RequestTrace
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 WHILE_DRAINING = frozenset({"/health/live", "/health/ready", "/metrics"})
@@ -43,6 +44,7 @@ class Call:
     notes: dict[str, object] = field(default_factory=dict)
     headers: list[Header] = field(default_factory=list)
     while_it_lasts: ExitStack = field(default_factory=ExitStack)
+    trace: RequestTrace | None = None
 
     @property
     def tenant(self) -> str:
@@ -67,6 +69,8 @@ class Boundary:
         call = Call(f"req_{secrets.token_hex(12)}")
         call.headers.append((b"x-request-id", call.request_id.encode()))
         scope["pellucid.call"] = call
+        if self._state.tracing is not None:
+            call.trace = self._state.tracing.request(scope, call.request_id)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -128,4 +132,6 @@ class Boundary:
         }
         if call.key is not None:
             fields["key"] = call.key.name
+        if call.trace is not None:
+            call.trace.end(getattr(route, "path", None), status)
         _access.info("request", extra={"fields": fields | call.notes})

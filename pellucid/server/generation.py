@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class Generation:
         self._client = client
         self._requests = requests
         self.finished: dict[int, RequestOutput] = {}
+        self._trace = None if call.trace is None else call.trace.answers(client.name, requests)
 
     async def results(self) -> list[RequestOutput]:
         """One for each prompt. Raises PellucidError."""
@@ -53,7 +54,8 @@ class Generation:
         state, between_tokens = self._state, self._state.metrics.inter_token(self._client.name)
         not_started = len(self._requests)
         last: dict[tuple[int, int], float] = {}
-        with state.admission.queue(sum(map(self._num_tokens, self._requests))) as waiting:
+        num_tokens = sum(map(self._num_tokens, self._requests))
+        with self._trace or nullcontext(), state.admission.queue(num_tokens) as waiting:
             async with aclosing(self._answers()) as answers:
                 async for i, answer in answers:
                     if isinstance(answer, StreamChunk):
@@ -80,6 +82,8 @@ class Generation:
             if output.finish_reason in ("error", "abort"):
                 raise failure(output.finish_reason, output.error, output.error_param)
         self.finished[i] = result
+        if self._trace is not None:
+            self._trace.answered(i, result)
         if self._state.settings.log_prompts:
             self._call.notes[f"prompt_{i}"] = result.receipt.prompt or result.prompt_token_ids
             self._call.notes[f"answers_{i}"] = [output.text for output in result.outputs]

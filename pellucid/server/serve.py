@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -23,6 +24,9 @@ from pellucid.server.protocol import protocol_with
 from pellucid.server.registry import ModelRegistry
 from pellucid.server.settings import ServerSettings
 from pellucid.server.state import ServerState
+
+if TYPE_CHECKING:
+    from pellucid.server.tracing import Tracing
 
 BACKLOG = 2048
 ABORT_TIME = 2.0  # for what is aborted to say so to its client
@@ -40,7 +44,8 @@ def serve(registry: ModelRegistry, settings: ServerSettings, when_ready: WhenRea
     Raises InvalidParameter for settings that do not work, ResourceError if the address cannot be listened on, and what
     loading a model raises.
     """
-    app = create_app(registry, settings)
+    tracing = _tracing(settings)
+    app = create_app(registry, settings, tracing)
     listener = _listen(settings)
     try:
         config = uvicorn.Config(
@@ -72,6 +77,23 @@ def serve(registry: ModelRegistry, settings: ServerSettings, when_ready: WhenRea
     finally:
         listener.close()
         registry.kill()
+        if tracing is not None:
+            tracing.close()
+
+
+def _tracing(settings: ServerSettings) -> Tracing | None:
+    """Raises InvalidParameter without OpenTelemetry's SDK."""
+    if not settings.traces:
+        return None
+    try:
+        from pellucid.server.tracing import Tracing, otlp_provider
+    except ImportError as error:
+        raise InvalidParameter(
+            "traces",
+            f"spans need OpenTelemetry's SDK ({error}): pip install 'pellucid[otel]', or leave out --otlp-endpoint "
+            "and set OTEL_SDK_DISABLED=true where OTEL_* variables ask for them",
+        ) from None
+    return Tracing(otlp_provider(settings.otlp_endpoint), with_text=settings.trace_prompts)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

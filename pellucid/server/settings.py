@@ -56,6 +56,9 @@ class ServerSettings:
     tls_certificate, tls_key: PEM files; both or none.
     drain_time: after the first SIGTERM, running requests have so many seconds to end.
     log_prompts: the log may hold what users write and what they are answered.
+    traces: send spans to an OpenTelemetry receiver: to otlp_endpoint, the base of its URL, or to where the OTEL_*
+        environment variables say.
+    trace_prompts: spans may hold what users write and what they are answered.
     """
 
     host: str = "127.0.0.1"
@@ -69,17 +72,24 @@ class ServerSettings:
     tls_key: Path | None = None
     drain_time: float = 60.0
     log_prompts: bool = False
+    traces: bool = False
+    otlp_endpoint: str | None = None
+    trace_prompts: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:
             raise InvalidParameter("host", f"expected an address or a name, got {show(self.host)}")
         integer("port", self.port, 0, 65_535)
-        for name in ("strict", "log_prompts"):
+        for name in ("strict", "log_prompts", "traces", "trace_prompts"):
             boolean(name, getattr(self, name))
         real("drain_time", self.drain_time, 0.0, 86_400.0, open_low=True)
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidParameter("tls_key", "goes with tls_certificate; give both or none")
+        if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise InvalidParameter(
+                "otlp_endpoint", f'expected a URL like "http://localhost:4318", got {show(self.otlp_endpoint)}'
+            )
         for origin in self.cors_origins:
             if origin != "*" and ("://" not in origin or origin.endswith("/")):
                 raise InvalidParameter(

@@ -20,6 +20,7 @@ from pellucid.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from pellucid.server.registry import ModelRegistry
+    from pellucid.server.tracing import Tracing
 
 
 @dataclass
@@ -33,6 +34,7 @@ class ServerState:
     origins: Origins
     admission: Admission
     metrics: Metrics
+    tracing: Tracing | None = None
     responses: ResponseStore = field(default_factory=ResponseStore)
     background: Background = field(init=False)
     draining: bool = False
