@@ -108,14 +108,16 @@ def described(
 def document(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:
     """The OpenAPI document of `app`."""
     limits = asdict(settings.limits)
-    found = get_openapi(
-        title="Pellucid",
-        version=__version__,
-        description=(
-            "An OpenAI-compatible server for large language models. Limits that no schema can say (sizes in bytes, "
-            "times in seconds): " + ", ".join(f"{name} {value:g}" for name, value in limits.items()) + "."
-        ),
-        routes=app.routes,
+    found: dict[str, Any] = _whole(
+        get_openapi(
+            title="Pellucid",
+            version=__version__,
+            description=(
+                "An OpenAI-compatible server for large language models. Limits that no schema can say (sizes in bytes, "
+                "times in seconds): " + ", ".join(f"{name} {value:,}" for name, value in _whole(limits).items()) + "."
+            ),
+            routes=app.routes,
+        )
     )
     found["info"]["x-limits"] = limits
     components = found.setdefault("components", {})
@@ -139,6 +141,15 @@ def document(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:
                     schema = operation["requestBody"]["content"]["application/json"]["schema"]
                     schema["additionalProperties"] = True
     return found
+
+
+def _whole(value: Any) -> Any:
+    """`value` with whole numbers as int: FastAPI makes a float of every limit."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _nullable(body: Schema) -> Schema:
