@@ -225,6 +225,7 @@ MODEL_INFO = closed(
         },
         "max_model_len": count("tokens of context"),
         "quantization": text("how its weights are stored"),
+        "kv_cache_dtype": text("how keys and values are stored"),
         "has_chat_template": {"type": "boolean", "description": "it can be asked for chats"},
     },
     ("id", "object", "created", "owned_by", "state"),
