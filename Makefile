@@ -27,9 +27,9 @@ test: setup-dev ## set up on first use, run the tests
 	@$(PY) -m pytest
 
 soak: setup-dev ## the tests whose counts can be raised, with large counts
-	@$(PY) -m pytest --soak tests/tools tests/chat tests/engine/test_async_engine.py tests/server/test_http_schemathesis.py
+	@$(PY) -m pytest --soak tests/tools tests/chat tests/engine/test_async_engine.py
 
-proof: setup-dev ## the proofs of scheduler, cache and invariance with large counts; writes a result file (PARTS=…)
+proof: setup-dev ## the proofs of scheduler, cache, invariance and server with large counts; writes a result file (PARTS=…)
 	@$(PY) benchmarks/proof.py $(PARTS)
 
 faults: setup-dev ## every kind of fault of a server, five times each; figures into the docs (WITHIN=10 on a busy machine)

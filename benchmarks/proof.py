@@ -35,8 +35,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 STORY = ROOT.parent / "shared" / "models" / "story"
 
 from support.cancels import cancel_at_random  # noqa: E402  (bench_models has put tests/ on the path)
+from support.exact_crowd import TEMPLATE, compare_crowd  # noqa: E402
 from support.sabotage import SABOTAGE, one_wrong_token  # noqa: E402
 from support.scheduler_machine import explore  # noqa: E402
+from support.server import Server  # noqa: E402
 from support.simulation import SimulationFailed, simulate, simulate_all  # noqa: E402
 from support.tiny_model import write_tiny_model  # noqa: E402
 
@@ -86,6 +88,27 @@ def cancels(scale: float) -> dict[str, Any]:
     return {"leaked_blocks": stats.blocks_used, "answers": dict(ends), **vars(stats)}
 
 
+def server(scale: float) -> dict[str, Any]:
+    """1,000 requests of Story, 100 of SmolLM2, through `pellucid serve`."""
+    crowds = {"story": (1_000, {"template": TEMPLATE}), "smollm2": (100, {"calls": True})}
+    return {name: crowd(name, scaled(count, scale), options) for name, (count, options) in crowds.items()}
+
+
+def crowd(name: str, count: int, options: dict[str, Any]) -> dict[str, Any]:
+    report = compare_crowd(bench_models.find(name, STORY, with_peer=False).path, count, **options)
+    if report.differences:
+        raise SystemExit("\n".join(report.differences[:10]))
+    assert report.num_preemptions > 0 or count < 100, "nothing was preempted"
+    return vars(report)
+
+
+def document(scale: float) -> dict[str, Any]:
+    from support.document_cases import check_document  # the other parts need no Schemathesis
+
+    with Server(str(STORY), "--served-model-name", "m", "-c", "256", "--chat-template", TEMPLATE) as server:
+        return check_document(server.url, scaled(3_000, scale))
+
+
 def controls(scale: float) -> dict[str, Any]:
     """What is broken on purpose, and where it was found."""
     found: dict[str, Any] = {}
@@ -112,6 +135,8 @@ PARTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "simulation": simulation,
     "invariance": invariance,
     "cancels": cancels,
+    "server": server,
+    "document": document,
     "controls": controls,
 }
 

@@ -51,7 +51,8 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], planned: frozense
             )
         close = get_close_matches(name, known, n=1) if len(name) <= 64 else []
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-        raise InvalidParameter(name, f"there is no {what} of this name; {hint}")
+        short = name if len(name) <= 80 else f"{name[:77]}…"
+        raise InvalidParameter(short, f"there is no {what} of this name; {hint}")
 
 
 def show(value: object) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pellucid.api.anthropic_schemas import COUNT_TOKENS_BODY, MESSAGES_BODY, REFUSED, SAMPLERS
-from pellucid.api.body import Body
+from pellucid.api.body import Body, checked_salt
 from pellucid.api.openai_requests import sampling_fields
 from pellucid.api.openai_schemas import MAX_PRIORITY
 from pellucid.api.parts import Part, parts, texts
@@ -73,7 +73,7 @@ def parse_messages(given: Mapping[str, Any]) -> MessagesRequest:
         params,
         stream=body.boolean("stream", False),
         priority=body.integer("priority", -MAX_PRIORITY, MAX_PRIORITY),
-        cache_salt=body.text("cache_salt", ""),
+        cache_salt=checked_salt(body.value("cache_salt", "")),
         receipt=body.boolean("receipt", False),
         chat=chat,
     )

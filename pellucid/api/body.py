@@ -10,6 +10,7 @@ from pellucid.errors import InvalidParameter
 from pellucid.fields import refuse_unknown, show
 
 MAX_ITEMS = 2048
+MAX_SALT_CHARS = 256
 """Most texts, documents or prompts in one request."""
 
 
@@ -79,6 +80,13 @@ class Body:
     def prompts(self, name: str) -> list[Any]:
         """One text, one list of token ids, or a list of either."""
         return prompts(name, self.required(name))
+
+
+def checked_salt(value: Any) -> str:
+    """Of `cache_salt`."""
+    if not isinstance(value, str) or len(value) > MAX_SALT_CHARS:
+        raise InvalidParameter("cache_salt", f"expected text of at most {MAX_SALT_CHARS} characters, got {show(value)}")
+    return value
 
 
 def prompts(name: str, value: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pellucid.api.body import checked_salt
 from pellucid.api.body import prompts as checked_prompts
 from pellucid.api.openai_schemas import (
     CHAT,
@@ -83,9 +84,8 @@ def parse_request(endpoint: str, body: Mapping[str, Any]) -> OpenAIRequest:
     priority = fields.pop("priority", None)
     if priority is not None:
         priority = integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
-    cache_salt, receipt = fields.pop("cache_salt", ""), boolean("receipt", fields.pop("receipt", False))
-    if not isinstance(cache_salt, str):
-        raise InvalidParameter("cache_salt", f"expected text, got {show(cache_salt)}")
+    cache_salt = checked_salt(fields.pop("cache_salt", ""))
+    receipt = boolean("receipt", fields.pop("receipt", False))
     if "response_format" in fields:
         _take_response_format(fields)
     fields = sampling_fields(fields)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pellucid.api.body import MAX_ITEMS
+from pellucid.api.body import MAX_ITEMS, MAX_SALT_CHARS
 from pellucid.api.sampling_schema import SAMPLING, Schema, boolean, closed, integer, text
 from pellucid.chat.tools import MAX_NAME_LENGTH, MAX_TOOLS
 from pellucid.sampling_fields import MAX_TOKEN_ID, MAX_TOKENS
@@ -150,7 +150,7 @@ COMMON: dict[str, Schema] = {
         {"include_usage": boolean("a last chunk with the usage")}, description="only with stream = true"
     ),
     "priority": integer(-MAX_PRIORITY, MAX_PRIORITY, "smaller numbers are served earlier", default=0),
-    "cache_salt": text("only requests with the same salt share cached prompts", maxLength=256),
+    "cache_salt": text("only requests with the same salt share cached prompts", maxLength=MAX_SALT_CHARS),
     "receipt": boolean("the answer carries an account of how it came about"),
     "response_format": RESPONSE_FORMAT,
     "user": text("has no effect"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pellucid.api.body import Body
+from pellucid.api.body import Body, checked_salt
 from pellucid.api.openai_requests import sampling_fields
 from pellucid.api.openai_schemas import MAX_PRIORITY, MAX_TOP_LOGPROBS
 from pellucid.api.parts import Part, parts
@@ -116,7 +116,7 @@ def parse_responses(given: Mapping[str, Any]) -> ResponsesRequest:
         store=store,
         background=background,
         priority=body.integer("priority", -MAX_PRIORITY, MAX_PRIORITY),
-        cache_salt=body.text("cache_salt", ""),
+        cache_salt=checked_salt(body.value("cache_salt", "")),
         receipt=body.boolean("receipt", False),
         chat=chat,
         echo=echo,

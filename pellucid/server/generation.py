@@ -4,6 +4,7 @@ text goes through it."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, nullcontext
 from time import perf_counter
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.engine.outputs import RequestOutput, StreamChunk
 from pellucid.engine.results import request_failure
-from pellucid.errors import InvalidParameter
+from pellucid.errors import InvalidParameter, PellucidError
 from pellucid.sampling import SamplingParams
 from pellucid.server.boundary import Call
 from pellucid.server.errors import HttpError
@@ -128,6 +129,7 @@ class Generation:
             await queue.put((i, error))
 
     def _num_tokens(self, request: GenerateRequest) -> int:
+        """A guess that is never above what the context can hold: one that cannot be served keeps nobody else out."""
         if isinstance(request.prompt, list):
             prompt = len(request.prompt)
         elif request.prompt is not None:
@@ -135,7 +137,16 @@ class Generation:
         else:
             prompt = self._call.body_nbytes // CHARS_PER_TOKEN
         params: SamplingParams = request.params
-        return prompt + params.n * (params.max_tokens or GUESSED_ANSWER)
+        context = context_of(self._client)
+        return min(prompt, context) + params.n * min(params.max_tokens or GUESSED_ANSWER, context)
+
+
+def context_of(client: ModelClient) -> int:
+    """The most tokens of a prompt with its answer; as good as no limit before the model has been loaded."""
+    try:
+        return client.info.max_model_len
+    except PellucidError:
+        return sys.maxsize
 
 
 def failure(reason: str, error: str | None, param: str | None) -> Exception:

@@ -319,3 +319,12 @@ def test_the_document_says_what_the_routes_take(http: Http) -> None:
     assert "POST /v1/chat/completions" in page
     assert "<script" not in page
     assert "src=" not in page
+
+
+def test_nobody_takes_more_of_the_queue_than_the_context_holds(http: Http) -> None:
+    """A text of 7 MB, which no model could read, filled the queue of tokens while it was being tokenised."""
+    taken: list[int] = []
+    http.model.before_start = lambda request: taken.append(http.state.admission.num_tokens)
+    http.post(COMPLETIONS, json={"prompt": "a" * 1_000_000, "max_tokens": 2**31 - 1, "n": 2})
+    http.post(COMPLETIONS, json={"prompt": "a" * 30, "max_tokens": 5})
+    assert taken == [3 * 512, 15]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Coroutine, Sequence
 from time import time
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -18,10 +18,13 @@ from pellucid.errors import InvalidParameter
 from pellucid.fields import show
 from pellucid.server.bodies import read_object, without_unknown
 from pellucid.server.boundary import call_of
-from pellucid.server.generation import CHARS_PER_TOKEN
+from pellucid.server.generation import CHARS_PER_TOKEN, context_of
 from pellucid.server.openapi import described
 from pellucid.server.sse import json_response, until_disconnected
 from pellucid.server.state import state_of
+
+if TYPE_CHECKING:
+    from pellucid.server.model_client import ModelClient
 
 router = APIRouter()
 T = TypeVar("T")
@@ -34,7 +37,7 @@ async def embeddings(request: Request) -> Response:
     body = await _body(request, schemas.EMBEDDINGS)
     asked = parse_embeddings(body)
     client = state_of(request).registry.get(asked.model)
-    vectors = await _read(request, client.embed(asked.prompts, **asked.options))
+    vectors = await _read(request, client, len(asked.prompts), client.embed(asked.prompts, **asked.options))
     data, num_tokens = [vector.data for vector in vectors], sum(vector.num_tokens for vector in vectors)
     return json_response(embeddings_body(data, form=asked.form, model=client.name, num_tokens=num_tokens))
 
@@ -44,7 +47,7 @@ async def score(request: Request) -> Response:
     body = await _body(request, schemas.SCORE)
     query, documents = body.filled_text("text_1"), body.texts("text_2")
     client = state_of(request).registry.get(body.optional_text("model"))
-    scores = await _read(request, client.score(query, documents, pooling=_pooling(body)))
+    scores = await _read(request, client, len(documents) + 1, client.score(query, documents, pooling=_pooling(body)))
     data = [{"index": i, "object": "score", "score": found.score} for i, found in enumerate(scores)]
     return json_response(
         {
@@ -69,7 +72,7 @@ async def rerank(request: Request) -> Response:
     most = body.integer("top_n", 1, len(documents)) if "top_n" in body else len(documents)
     with_text = body.boolean("return_documents", True)
     client = state_of(request).registry.get(body.optional_text("model"))
-    scores = await _read(request, client.score(query, documents, pooling=_pooling(body)))
+    scores = await _read(request, client, len(documents) + 1, client.score(query, documents, pooling=_pooling(body)))
     order = sorted(range(len(scores)), key=lambda i: -scores[i].score)[:most]
     results = [
         {
@@ -102,7 +105,7 @@ async def classify(request: Request) -> Response:
         "explain": body.boolean("explain", False),
     }
     client = state_of(request).registry.get(body.optional_text("model"))
-    found = await _read(request, client.classify(texts, labels, **options))
+    found = await _read(request, client, len(texts) * len(labels), client.classify(texts, labels, **options))
     data = [
         {
             "index": i,
@@ -131,9 +134,9 @@ async def _body(request: Request, schema: Schema) -> Body:
     return Body(without_unknown(request, await read_object(request), known), known)
 
 
-async def _read(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def _read(request: Request, client: ModelClient, num_prompts: int, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which waits in the queue like any other."""
-    num_tokens = call_of(request.scope).body_nbytes // CHARS_PER_TOKEN
+    num_tokens = min(call_of(request.scope).body_nbytes // CHARS_PER_TOKEN, num_prompts * context_of(client))
     try:
         with state_of(request).admission.queue(num_tokens):
             return await until_disconnected(request.receive, work)
