@@ -186,7 +186,7 @@ def test_fields_that_are_not_built_yet_are_refused_by_name(field: str) -> None:
 def test_a_misspelt_field_gets_a_suggestion() -> None:
     with pytest.raises(InvalidParameter, match=r"topp: .*did you mean 'top_p'"):
         SamplingParams(topp=0.9)
-    with pytest.raises(InvalidParameter, match=r"x+: there is no"):
+    with pytest.raises(InvalidParameter, match=r"x{77}…: there is no"):
         SamplingParams(**{"x" * 100_000: 1})
     with pytest.raises(TypeError):
         SamplingParams(0.5)  # type: ignore[misc]
