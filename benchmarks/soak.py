@@ -32,7 +32,7 @@ from support.leaky_server import LeakyServer  # noqa: E402  (bench_models has pu
 from support.server import Server  # noqa: E402
 from support.soak import MAX_GROWTH, Report, arguments, soak  # noqa: E402
 
-WARM_UP = 5_000
+WARM_UP = 10_000
 CONTROL = 5_000
 LEAK_NBYTES = 1 << 10
 
@@ -41,10 +41,10 @@ def story(scale: float) -> dict[str, Any]:
     """As many looks as make the first ones those that the control has."""
     count = scaled(50_000, scale)
     report = run(Server, STORY, scaled(WARM_UP, scale), count, num_looks=100)
-    short = report.first(scaled(CONTROL, scale))
-    if scale >= 1:
-        limit(report.growth, report.total_growth, sum(short.growth))
-    return {**figures(report), "growth_in_the_requests_of_the_control": rounded(short.growth)}
+    found, short = figures(report), report.first(scaled(CONTROL, scale))
+    found["growth_in_the_requests_of_the_control"] = rounded(short.growth)
+    found["within_limits"] = is_within_limits(report) and sum(short.growth) <= MAX_GROWTH
+    return found
 
 
 def control(scale: float) -> dict[str, Any]:
@@ -53,17 +53,14 @@ def control(scale: float) -> dict[str, Any]:
 
     report = run(leaky, STORY, scaled(WARM_UP, scale), scaled(CONTROL, scale), num_looks=10)
     front, *engines = report.growth
-    if scale >= 1 and not min(front, sum(engines)) > MAX_GROWTH:
-        raise SystemExit(f"not found: {LEAK_NBYTES} bytes a request, in {report.growth}")
-    return {"leaked_bytes_a_request": LEAK_NBYTES, **figures(report)}
+    is_found = min(front, sum(engines)) > LEAK_NBYTES / 2
+    return {"leaked_bytes_a_request": LEAK_NBYTES, **figures(report), "within_limits": is_found}
 
 
 def smollm2(scale: float) -> dict[str, Any]:
     path = bench_models.find("smollm2", STORY, with_peer=False).path
     report = run(Server, path, scaled(3_000, scale), scaled(2_000, scale), "--kv-cache-memory", "32MiB", num_looks=10)
-    if scale >= 1:
-        limit(report.growth, report.total_growth)
-    return figures(report)
+    return {**figures(report), "within_limits": is_within_limits(report)}
 
 
 def run(start: Callable[..., Server], model: Path, warm_up: int, count: int, *options: str, num_looks: int) -> Report:
@@ -75,9 +72,8 @@ def run(start: Callable[..., Server], model: Path, warm_up: int, count: int, *op
         return soak(server, Path(folder), warm_up, count, num_looks)
 
 
-def limit(growth: list[float], *totals: float) -> None:
-    if not max(sum(growth), *totals) <= MAX_GROWTH:
-        raise SystemExit(f"memory grows: {growth} bytes a request by process, in all {totals}")
+def is_within_limits(report: Report) -> bool:
+    return max(sum(report.growth), report.total_growth) <= MAX_GROWTH
 
 
 def figures(report: Report) -> dict[str, Any]:
@@ -126,6 +122,8 @@ def main() -> None:
         found["cpu_seconds"] = round(sum(os.times()[:4]) - cpu, 1)
         print(f"  {json.dumps(found)}", flush=True)
         if args.scale >= 1:
+            if not found["within_limits"]:
+                raise SystemExit(f"{part}: memory does not do what it should")
             write(header, part, found)
 
 

@@ -77,7 +77,13 @@ def good(rng: random.Random, number: int) -> Ask:
         ("/v1/completions", {"prompt": prompt, "stream": True, "stream_options": {"include_usage": True}, **length}),
         ("/v1/completions", {"prompt": [prompt, "The dog"], "stop": ["."], **length}),
         ("/v1/completions", {"prompt": prompt, "structured_outputs": {"regex": "[a-z]{3}"}, **length}),
+        ("/v1/responses", {"input": prompt, "max_output_tokens": 16 + number % 8, "seed": number}),
+        ("/v1/responses", {"input": messages, "stream": True, "max_output_tokens": 16 + number % 8, "seed": number}),
+        ("/v1/messages", {"messages": messages, "max_tokens": length["max_tokens"]}),
+        ("/v1/messages", {"messages": messages, "max_tokens": length["max_tokens"], "stream": True}),
         ("/v1/embeddings", {"input": [prompt, "a cat"]}),
+        ("/v1/rerank", {"query": prompt, "documents": ["the park", f"{number} friends"]}),
+        ("/v1/classify", {"model": "tiny", "input": prompt, "labels": ["happy", "sad"]}),
         ("/tokenize", {"prompt": prompt}),
         ("/detokenize", {"tokens": [5, 6, 7, number % 2000]}),
     ])  # fmt: skip
@@ -96,6 +102,8 @@ def bad(rng: random.Random, number: int) -> Ask:
         ("POST", "/v1/completions", json.dumps({**prompt, "prompt": "too long " * 2000}).encode()),
         ("POST", "/v1/chat/completions", json.dumps({"model": "tiny", "messages": [{"role": f"r{number}"}]}).encode()),
         ("POST", "/v1/completions", json.dumps({**prompt, "structured_outputs": {"regex": f"({number}"}}).encode()),
+        ("POST", "/v1/responses", json.dumps({"input": "And?", "previous_response_id": f"resp_{number}"}).encode()),
+        ("POST", "/v1/messages", json.dumps({"messages": [], "max_tokens": number}).encode()),
         ("POST", "/tokenize", json.dumps({**prompt, "prompt": number}).encode()),
         ("GET", f"/v1/nothing-{number}", b""),
         ("DELETE", "/v1/completions", b""),
@@ -203,7 +211,9 @@ def _brief(asked: Ask) -> str:
 def _whole(answer: Answer) -> bool:
     if answer.status != 200:
         return False
-    return not answer.events or (answer.events[-1][1] == b"[DONE]" and b'"error"' not in answer.events[-2][1])
+    if not answer.events or answer.events[-1][1] == b"[DONE]":
+        return not answer.events or b'"error"' not in answer.events[-2][1]
+    return json.loads(answer.events[-1][1])["type"] in ("message_stop", "response.completed", "response.incomplete")
 
 
 def _open_files(pid: int) -> list[str]:
