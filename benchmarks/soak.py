@@ -59,17 +59,18 @@ def control(scale: float) -> dict[str, Any]:
 
 def smollm2(scale: float) -> dict[str, Any]:
     path = bench_models.find("smollm2", STORY, with_peer=False).path
-    report = run(Server, path, scaled(3_000, scale), scaled(2_000, scale), "--kv-cache-memory", "32MiB", num_looks=10)
+    counts = scaled(1_500, scale), scaled(2_000, scale)
+    report = run(Server, path, *counts, "--kv-cache-memory", "32MiB", num_looks=20, speller="main")
     return {**figures(report), "within_limits": is_within_limits(report)}
 
 
-def run(start: Callable[..., Server], model: Path, warm_up: int, count: int, *options: str, num_looks: int) -> Report:
+def run(start: Callable[..., Server], model: Path, warm_up: int, count: int, *options: str, **soaking: Any) -> Report:
     with (
         tempfile.TemporaryDirectory() as models,
         tempfile.TemporaryDirectory() as folder,
         start(*arguments(model, Path(models), *options), TMPDIR=folder) as server,
     ):
-        return soak(server, Path(folder), warm_up, count, num_looks)
+        return soak(server, Path(folder), warm_up, count, **soaking)
 
 
 def is_within_limits(report: Report) -> bool:

@@ -60,19 +60,19 @@ FORM = {
 Ask = tuple[str, str, bytes]
 
 
-def good(rng: random.Random, number: int) -> Ask:
-    """One of every kind that the API has, with lengths and seeds of its own."""
+def good(rng: random.Random, number: int, speller: str) -> Ask:
+    """One of every kind that the API has, with lengths and seeds of its own; `speller` is a model that knows "{"."""
     prompt = f"One day, friend number {number} " + "went to the park and " * rng.randint(0, 8)
     length = {"max_tokens": rng.randint(1, 24), "seed": number}
     messages = [{"role": "user", "content": prompt}]
-    tiny = {"model": "tiny", "messages": messages, "max_tokens": 60, "seed": number}
+    spelt = {"model": speller, "messages": messages, "max_tokens": 60, "seed": number}
     form = {"type": "json_schema", "json_schema": {"name": "mood", "strict": True, "schema": FORM}}
     tools = {"tools": [CALL], "tool_choice": "required", "tool_prompt": True, "parallel_tool_calls": False}
     path, body = rng.choice([
         ("/v1/chat/completions", {"messages": messages, **length}),
         ("/v1/chat/completions", {"messages": messages, "stream": True, "logprobs": True, **length}),
-        ("/v1/chat/completions", {**tiny, "response_format": form}),
-        ("/v1/chat/completions", {**tiny, **tools}),
+        ("/v1/chat/completions", {**spelt, "response_format": form}),
+        ("/v1/chat/completions", {**spelt, **tools}),
         ("/v1/completions", {"prompt": prompt, "n": rng.randint(1, 3), "logprobs": 2, **length}),
         ("/v1/completions", {"prompt": prompt, "stream": True, "stream_options": {"include_usage": True}, **length}),
         ("/v1/completions", {"prompt": [prompt, "The dog"], "stop": ["."], **length}),
@@ -83,7 +83,7 @@ def good(rng: random.Random, number: int) -> Ask:
         ("/v1/messages", {"messages": messages, "max_tokens": length["max_tokens"], "stream": True}),
         ("/v1/embeddings", {"input": [prompt, "a cat"]}),
         ("/v1/rerank", {"query": prompt, "documents": ["the park", f"{number} friends"]}),
-        ("/v1/classify", {"model": "tiny", "input": prompt, "labels": ["happy", "sad"]}),
+        ("/v1/classify", {"model": speller, "input": prompt, "labels": ["happy", "sad"]}),
         ("/tokenize", {"prompt": prompt}),
         ("/detokenize", {"tokens": [5, 6, 7, number % 2000]}),
     ])  # fmt: skip
@@ -100,7 +100,7 @@ def bad(rng: random.Random, number: int) -> Ask:
         ("POST", "/v1/completions", json.dumps({**prompt, "temperature": -number - 1}).encode()),
         ("POST", "/v1/completions", json.dumps({**prompt, "model": f"model-{number}"}).encode()),
         ("POST", "/v1/completions", json.dumps({**prompt, "prompt": "too long " * 2000}).encode()),
-        ("POST", "/v1/chat/completions", json.dumps({"model": "tiny", "messages": [{"role": f"r{number}"}]}).encode()),
+        ("POST", "/v1/chat/completions", json.dumps({"model": "main", "messages": [{"role": f"r{number}"}]}).encode()),
         ("POST", "/v1/completions", json.dumps({**prompt, "structured_outputs": {"regex": f"({number}"}}).encode()),
         ("POST", "/v1/responses", json.dumps({"input": "And?", "previous_response_id": f"resp_{number}"}).encode()),
         ("POST", "/v1/messages", json.dumps({"messages": [], "max_tokens": number}).encode()),
@@ -138,14 +138,14 @@ class Footprint:
 class Soak:
     """Requests at `server`, whose temporary files would lie in `folder`."""
 
-    def __init__(self, server: Server, folder: Path, seed: int = 0) -> None:
+    def __init__(self, server: Server, folder: Path, speller: str = "tiny", seed: int = 0) -> None:
         self.tally = Tally()
-        self._server, self._folder = server, folder
+        self._server, self._folder, self._speller = server, folder, speller
         self._site = Site.of(server.url)
         self._rng = random.Random(seed)
         self._count = 0
 
-    async def run(self, count: int) -> None:
+    async def run(self, count: int, concurrency: int = CONCURRENCY) -> None:
         """`count` more requests: of ten about one bad, one cancelled."""
         numbers = iter(range(self._count, self._count + count))
         self._count += count
@@ -154,11 +154,11 @@ class Soak:
             for number in numbers:
                 await self._one(number)
 
-        await asyncio.gather(*(client() for _ in range(CONCURRENCY)))
+        await asyncio.gather(*(client() for _ in range(concurrency)))
 
     async def _one(self, number: int) -> None:
         kind = self._rng.random()
-        asked = (bad if kind < 0.1 else good)(self._rng, number)
+        asked = bad(self._rng, number) if kind < 0.1 else good(self._rng, number, self._speller)
         try:
             if 0.1 <= kind < 0.2:
                 try:
@@ -261,16 +261,18 @@ class Report:
         return Report(self.tally, [look for look in self.looks if look[0] - self.looks[0][0] <= count])
 
 
-def soak(server: Server, folder: Path, warm_up: int, count: int, num_looks: int = NUM_LOOKS) -> Report:
+def soak(
+    server: Server, folder: Path, warm_up: int, count: int, *, num_looks: int = NUM_LOOKS, speller: str = "tiny"
+) -> Report:
     """What `count` requests do after `warm_up` ones; `folder` is where temporary files of the server would lie.
 
     Raises AssertionError where one is answered as it should not be, or something but memory is left.
     """
 
     async def run() -> Report:
-        work = Soak(server, folder)
+        work = Soak(server, folder, speller)
         assert (await ask_json(Site.of(server.url), "/v1/models"))["data"]
-        await work.run(warm_up)
+        await work.run(warm_up, 2 * CONCURRENCY)  # batches larger than any that follow
         looks = [(work.tally.total, await work.footprint())]
         for _ in range(num_looks):
             await work.run(count // num_looks)
