@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "pictures"
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support import sampling_definitions as plain  # noqa: E402
-from svg import AFTER, BEFORE, OTHER, SOFT, Svg  # noqa: E402
 
 from pellucid.sampling import SamplingParams  # noqa: E402
+from pellucid.tools.svg import AFTER, BEFORE, OTHER, SOFT, Svg  # noqa: E402
 
 # What a model might say after "The sky is".
 WORDS = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from pellucid.cli import terminal
 from pellucid.config import api_key
+from pellucid.errors import ResourceError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "seconds after which a client gives up (default: %(default)g)"
     parser.add_argument("--timeout", type=float, metavar="S", default=600.0, help=text)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there, too")
+    text = "draw what clients saw over time there, as SVG"
+    parser.add_argument("--plot", metavar="FILE", type=Path, help=text)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -67,6 +71,8 @@ def main(args: argparse.Namespace) -> None:
     _progress("")
     if args.json is not None:
         save(result, args.json)
+    if args.plot is not None:
+        _draw(result, args.plot)
     console = terminal.console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "p50", "p90", "p99"):
@@ -79,6 +85,15 @@ def main(args: argparse.Namespace) -> None:
     console.print(
         f"\nthis client took {client:.0%} of a core, the server and others {result['others']:.0%} of all cores"
     )
+
+
+def _draw(result: dict[str, Any], path: Path) -> None:
+    from pellucid.tools.bench_serve_plot import plot
+
+    try:
+        path.write_text(plot(result), encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _progress(what: str) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -56,7 +56,10 @@ class LoadOptions:
 
 @dataclass
 class Sample:
-    """What one client saw, times in seconds. error: a status, "timeout", "connection" or what ended a stream."""
+    """What one client saw, times in seconds. error: a status, "timeout", "connection" or what ended a stream.
+
+    sent: when, since the load began.
+    """
 
     error: str | None = None
     seconds: float = 0.0
@@ -65,6 +68,7 @@ class Sample:
     num_prompt: int = 0
     num_new: int = 0
     detail: str = ""
+    sent: float = 0.0
 
 
 def load(
@@ -108,13 +112,15 @@ async def _run(
     site: Site, work: list[Job], model: str, options: LoadOptions, say: Callable[[str], None]
 ) -> list[Sample]:
     samples: list[Sample] = []
+    begun = time.perf_counter()
 
     async def one(job: Job) -> None:
-        samples.append(await _one(site, job, model, options))
+        sent = time.perf_counter() - begun
+        samples.append(replace(await _one(site, job, model, options), sent=sent))
         say(f"{len(samples)} of {len(work)} requests")
 
     if options.rate is not None:
-        begun, times = time.perf_counter(), arrivals(len(work), options.rate, options.seed)
+        times = arrivals(len(work), options.rate, options.seed)
 
         async def later(job: Job, at: float) -> None:
             await asyncio.sleep(at - (time.perf_counter() - begun))
@@ -208,7 +214,43 @@ def summary(samples: list[Sample], seconds: float, options: LoadOptions) -> dict
         "between_tokens": percentiles([gap for sample in good for gap in sample.gaps]),
         "whole": percentiles([sample.seconds for sample in good]),
         "refusal": percentiles([s.seconds for s in samples if s.error in ("429", "503")]),
+        "timeline": timeline(good, seconds),
     }
+
+
+def timeline(good: Sequence[Sample], seconds: float, most: int = 24) -> list[dict[str, Any]]:
+    """What happened in each of up to `most` equal parts of the run, around `at`.
+
+    A first token and a gap between tokens count where they end, tokens where the event came that brought them.
+    """
+    parts = max(1, min(most, len(good) // 8))
+    first: list[list[float]] = [[] for _ in range(parts)]
+    between: list[list[float]] = [[] for _ in range(parts)]
+    tokens = [0.0] * parts
+
+    def part(at: float) -> int:
+        return min(int(at / seconds * parts), parts - 1)
+
+    for sample in good:
+        if sample.first_token is None:
+            continue
+        at = sample.sent + sample.first_token
+        first[part(at)].append(sample.first_token)
+        share = sample.num_new / (len(sample.gaps) + 1)  # of each event: what it holds is not told
+        tokens[part(at)] += share
+        for gap in sample.gaps:
+            at += gap
+            between[part(at)].append(gap)
+            tokens[part(at)] += share
+    return [
+        {
+            "at": (i + 0.5) * seconds / parts,
+            "first_token": percentiles(first[i]),
+            "between_tokens": percentiles(between[i]),
+            "new_tokens_per_second": tokens[i] / (seconds / parts),
+        }
+        for i in range(parts)
+    ]
 
 
 def _within(sample: Sample, options: LoadOptions) -> bool:

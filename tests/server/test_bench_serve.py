@@ -7,15 +7,18 @@ import itertools
 import json
 import statistics
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from support.command import COMMAND
 from support.server import Server
 
 from pellucid.errors import InvalidParameter, ResourceError
-from pellucid.tools.bench_serve import LoadOptions, Sample, load, percentiles, sample_of, summary
+from pellucid.tools.bench_serve import LoadOptions, Sample, load, percentiles, sample_of, summary, timeline
 from pellucid.tools.bench_serve_jobs import MIXES, arrivals, jobs
+from pellucid.tools.bench_serve_plot import plot
 from pellucid.tools.bench_serve_report import rows
 from pellucid.tools.http_stream import Answer, Site, ask
 
@@ -158,6 +161,32 @@ def test_the_summary_counts() -> None:
     assert percentiles([]) is None
 
 
+def test_the_timeline_has_everything_where_it_happened() -> None:
+    samples = [Sample(None, 2.0, 0.5, (0.5, 0.25), 10, 6, sent=second) for second in (0.0, 1.0, 2.0, 3.0)] * 4
+    found = timeline(samples, 4.0)
+    assert [window["at"] for window in found] == [1.0, 3.0]
+    assert found[0]["first_token"] == {"p50": 0.5, "p90": 0.5, "p99": 0.5}
+    assert found[1]["between_tokens"] == {"p50": 0.25, "p90": 0.5, "p99": 0.5}
+    assert sum(window["new_tokens_per_second"] * 2 for window in found) == 16 * 6
+    assert timeline([], 1.0) == [{"at": 0.5, "first_token": None, "between_tokens": None, "new_tokens_per_second": 0.0}]
+
+
+def test_the_picture_is_sound_and_has_a_line_for_each_percentile() -> None:
+    options = LoadOptions(concurrency=2)
+    samples = [Sample(None, 2.0, 0.1 * i, (0.05, 0.04), 10, 3, sent=i / 4) for i in range(1, 40)]
+    result = {"model": "<m>", "options": asdict(options), **summary(samples, 12.0, options)}
+    picture = ElementTree.fromstring(plot(result))
+    texts = [element.text or "" for element in picture.iter() if element.tag.endswith("text")]
+    assert texts[0].startswith("<m>: 2 clients, sharegpt")
+    assert {"p50", "p90", "p99", "time to the first token, ms", "between tokens, ms"} <= set(texts)
+    for element in picture.iter():
+        for point in element.get("points", "").split():
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= float(picture.get("width", "0"))
+            assert 0 <= y <= float(picture.get("height", "0"))
+    ElementTree.fromstring(plot({"model": "m", "options": asdict(options), **summary([], 1.0, options)}))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -203,6 +232,7 @@ def test_what_cannot_be_measured(story_server: Server) -> None:
 
 def test_the_command_serves_a_model_and_loads_it(story_path: Path, tmp_path: Path) -> None:
     arguments = ["-n", "8", "-c", "4", "--mix", "short", "--json", str(tmp_path / "result.json")]
+    arguments += ["--plot", str(tmp_path / "load.svg")]
     done = subprocess.run(
         [*COMMAND, "bench", "serve", str(story_path), *arguments],
         capture_output=True, encoding="utf-8", timeout=60, check=False,
@@ -211,6 +241,7 @@ def test_the_command_serves_a_model_and_loads_it(story_path: Path, tmp_path: Pat
     assert "8 of 8" in done.stdout
     assert "time to the first token" in done.stdout
     assert json.loads((tmp_path / "result.json").read_text())["answered"] == 8
+    assert "<svg" in (tmp_path / "load.svg").read_text()
 
 
 def test_the_command_says_why_a_model_cannot_be_served() -> None:

@@ -1,4 +1,4 @@
-"""A little SVG: rectangles, lines and text, as the docs' pictures need them. The same input gives the same bytes."""
+"""A little SVG: rectangles, lines and text, for plots and the docs' pictures. The same input gives the same bytes."""
 
 from __future__ import annotations
 
