@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak soak-server faults clients proof check aarch64 quality bench bench-peers bench-many bench-servers bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
+.PHONY: help run test soak soak-server faults clients proof check aarch64 quality bench bench-peers bench-many bench-servers bench-overload bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -64,6 +64,9 @@ bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (
 
 bench-servers: setup ## our server beside llama-server (LLAMA_SERVER=program), 1 to 64 streams (MODELS=…)
 	@$(PY) benchmarks/compare_servers.py $(if $(MODELS),--models "$(MODELS)") $(if $(LLAMA_SERVER),--llama-server "$(LLAMA_SERVER)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
+
+bench-overload: setup ## slow-loris connections and too many clients; figures into the docs (MODELS=story,smollm2)
+	@$(PY) benchmarks/overload.py $(if $(MODELS),--models "$(MODELS)")
 
 bench-scheduling: setup ## what book-keeping costs a step, and what a shared prefix saves
 	@$(PY) benchmarks/scheduling.py

@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slo-itl", type=float, metavar="S", default=0.2, help=text)
     text = "N more connections that send a request so slowly that it never ends (default: none)"
     parser.add_argument("--slow-loris", type=int, metavar="N", default=0, help=text)
+    text = "clients that are refused come again, after the time that the server names (default: they do not)"
+    parser.add_argument("--retry", action="store_true", help=text)
     text = "seconds after which a client gives up (default: %(default)g)"
     parser.add_argument("--timeout", type=float, metavar="S", default=600.0, help=text)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there, too")
@@ -64,6 +66,7 @@ def main(args: argparse.Namespace) -> None:
         slo_ttft=args.slo_ttft,
         slo_itl=args.slo_itl,
         slow_loris=args.slow_loris,
+        retry=args.retry,
         timeout=args.timeout,
     )
     with served(args.server) as url:

@@ -43,8 +43,7 @@ class Admission:
 
         A request that finds the queue empty is always let in, however long it is: the engine says whether it fits.
         """
-        if self.num_requests >= self._max_requests:
-            raise self._full(f"{self.num_requests:,} requests are waiting")
+        self.refuse_when_full()
         if self.num_requests and self.num_tokens + num_tokens > self._max_tokens:
             raise self._full(f"requests with {self.num_tokens:,} tokens are waiting")
         waiting = Waiting(num_tokens)
@@ -54,6 +53,11 @@ class Admission:
             yield waiting
         finally:
             self._leave(waiting)
+
+    def refuse_when_full(self) -> None:
+        """Raises HttpError, 429, if there is no place for any request: asked before a body is read."""
+        if self.num_requests >= self._max_requests:
+            raise self._full(f"{self.num_requests:,} requests are waiting")
 
     def started(self, waiting: Waiting) -> None:
         """The request has its first token."""

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pellucid.server.tracing import RequestTrace
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+QUEUED_PATHS = frozenset({
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/rerank",
+    "/v1/score", "/v1/classify",
+})  # fmt: skip
 WHILE_DRAINING = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 _log = logging.getLogger("pellucid.server")
@@ -115,12 +119,15 @@ class Boundary:
             raise HttpError(
                 503, "shutting_down", "this server is shutting down", retry_after=5, headers={"connection": "close"}
             )
+        if path in QUEUED_PATHS and scope["method"] == "POST":
+            state.admission.refuse_when_full()
         call.while_it_lasts.enter_context(state.request())
         return None
 
     def _record(self, scope: Scope, call: Call, status: int, seconds: float) -> None:
-        route = scope.get("route")
-        path = getattr(route, "path", "unknown")
+        refused = scope["path"] if scope["path"] in QUEUED_PATHS else None  # before it was routed
+        route = getattr(scope.get("route"), "path", refused)
+        path = route or "unknown"
         self._state.metrics.http_ended(path, status)
         fields = {
             "request_id": call.request_id,
@@ -133,5 +140,5 @@ class Boundary:
         if call.key is not None:
             fields["key"] = call.key.name
         if call.trace is not None:
-            call.trace.end(getattr(route, "path", None), status)
+            call.trace.end(route, status)
         _access.info("request", extra={"fields": fields | call.notes})

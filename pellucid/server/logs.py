@@ -4,6 +4,7 @@ make a line of its own or drive a terminal."""
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import traceback
@@ -18,6 +19,8 @@ LogFormat = Literal["text", "json"]
 MAX_VALUE_CHARS = 500
 MAX_WAITING = 10_000
 CLOSE_TIME = 1.0
+
+_PLAIN = re.compile(r"[!#-<>-~]+")  # visible ASCII without quotes and "="
 
 
 class JsonLines(logging.Formatter):
@@ -110,17 +113,20 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 def _short(value: Any) -> Any:
     if not isinstance(value, str):
         return value if isinstance(value, int | float | bool | None) else _short(str(value))
-    value = value.encode("utf-8", "backslashreplace").decode()
+    if not value.isascii():
+        value = value.encode("utf-8", "backslashreplace").decode()
     return value if len(value) <= MAX_VALUE_CHARS else value[:MAX_VALUE_CHARS] + "…"
 
 
 def _plain(value: Any) -> str:
     text = str(value)
-    if text and text.isascii() and text.isprintable() and not any(c in text for c in '"= '):
+    if _PLAIN.fullmatch(text):
         return text
     return msgspec.json.encode(value).decode() if not isinstance(value, str) else f'"{_printable(text)}"'
 
 
 def _printable(text: str) -> str:
     """`text` on one line, without control characters."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -25,6 +25,7 @@ class LoadOptions:
     rate: or requests a second on average, at the times of a Poisson process, whatever the server manages (open loop).
     slo_ttft, slo_itl: seconds to the first token, and between tokens on average, for an answer to count as good.
     slow_loris: connections beside the load that send a request's head so slowly that it never ends.
+    retry: a client that is refused comes again with the same request, after the time that the server names.
     timeout: seconds after which a client gives up.
     """
 
@@ -37,6 +38,7 @@ class LoadOptions:
     slo_ttft: float = 2.0
     slo_itl: float = 0.2
     slow_loris: int = 0
+    retry: bool = False
     timeout: float = 600.0
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Sample:
     num_new: int = 0
     detail: str = ""
     sent: float = 0.0
+    retry_after: float | None = None
 
 
 def load(
@@ -112,12 +115,19 @@ async def _run(
     site: Site, work: list[Job], model: str, options: LoadOptions, say: Callable[[str], None]
 ) -> list[Sample]:
     samples: list[Sample] = []
-    begun = time.perf_counter()
+    begun, num_done = time.perf_counter(), 0
 
     async def one(job: Job) -> None:
-        sent = time.perf_counter() - begun
-        samples.append(replace(await _one(site, job, model, options), sent=sent))
-        say(f"{len(samples)} of {len(work)} requests")
+        nonlocal num_done
+        while True:
+            sent = time.perf_counter() - begun
+            sample = replace(await _one(site, job, model, options), sent=sent)
+            samples.append(sample)
+            if sample.retry_after is None or not options.retry:
+                break
+            await asyncio.sleep(sample.retry_after)
+        num_done += 1
+        say(f"{num_done} of {len(work)} requests")
 
     if options.rate is not None:
         times = arrivals(len(work), options.rate, options.seed)
@@ -156,7 +166,8 @@ def sample_of(answer: Answer) -> Sample:
     """An answer's times and counts. A stream that ends with an error is one, by its code."""
     seconds = answer.ended - answer.sent
     if answer.status != 200:
-        return Sample(str(answer.status), seconds, detail=answer.body[:500].decode(errors="replace"))
+        detail = answer.body[:500].decode(errors="replace")
+        return Sample(str(answer.status), seconds, detail=detail, retry_after=answer.retry_after)
     arrivals: list[float] = []
     usage: dict[str, int] = {}
     for at, data in answer.events:

@@ -56,6 +56,7 @@ class Answer:
     """What came back. Times are those of time.perf_counter().
 
     body: of an answer that is no event stream. events: (arrival, data) of one that is, `[DONE]` included.
+    retry_after: seconds, of the header.
     """
 
     sent: float
@@ -63,6 +64,7 @@ class Answer:
     body: bytes = b""
     events: list[tuple[float, bytes]] = field(default_factory=list)
     ended: float = 0.0
+    retry_after: float | None = None
 
 
 async def ask(site: Site, method: str, path: str, body: bytes = b"") -> Answer:
@@ -117,6 +119,8 @@ class _Exchange(asyncio.Protocol):
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
         self._chunked = fields.get(b"transfer-encoding", b"").lower() == b"chunked"
         self._streams = fields.get(b"content-type", b"").startswith(EVENT_STREAM)
+        if fields.get(b"retry-after", b"").isdigit():
+            self._answer.retry_after = float(fields[b"retry-after"])
         self._length = int(fields[b"content-length"]) if b"content-length" in fields else None
         self._in_body = True
         return True

@@ -139,6 +139,7 @@ def test_an_answer_becomes_a_sample() -> None:
     assert sample_of(Answer(1.0, 200, b"", events, 3.0)) == Sample(None, 2.0, 1.0, (0.25,), 7, 3)
     assert sample_of(Answer(1.0, 200, b"", events[:2], 3.0)).error == "no usage"
     assert sample_of(Answer(1.0, 429, b"{}", [], 1.5)) == Sample("429", 0.5, detail="{}")
+    assert sample_of(Answer(1.0, 429, retry_after=2.0)).retry_after == 2.0
     failed = b'{"error": {"code": "engine_restarting"}}'
     assert sample_of(Answer(1.0, 200, b"", [*events[:2], (2.5, failed)], 3.0)).error == "stream: engine_restarting"
 

@@ -293,6 +293,9 @@ def test_the_queue_is_bounded() -> None:
     with Http(ScriptedClient(), limits=Limits(queued_requests=1)) as http, http.state.admission.queue(1):
         answer = http.chat()
         assert (answer.status_code, error_of(answer)["code"]) == (429, "server_overloaded")
+        assert 'route="/v1/chat/completions",status="429"' in http.get("/metrics").text
+        assert http.post(CHAT, json={"no": "such field"}).status_code == 429, "no body is read for it"
+        assert http.get("/v1/models").status_code == 200
         assert int(answer.headers["retry-after"]) >= 1
         assert http.model.requests == []
 
