@@ -12,6 +12,7 @@
 // pair product and its sum make 104 at most), Q4_1 and Q4_K:
 //   as above                                                   52 and  52
 //   a row's share of the minima computed once, not by panel    58 and  59
+//   lambdas forced inline (GCC kept sums in memory for them)   68 and  67
 // Of prefill, 69 % was this file's tile, 16 % attention. Decode waits for memory; two threads, tokens per second of
 // SmolLM2 and Gemma 3 270M Q4_K_M:
 //   as above                                                  139 and  64
@@ -27,6 +28,8 @@ using pellucid::LinearTask;
 
 // Rows of a tile live in registers: their loops must be unrolled at any optimisation level.
 #define PELLUCID_UNROLL _Pragma("GCC unroll 8")
+// GCC leaves large lambdas out of line, and everything that lives in registers with them.
+#define PELLUCID_INLINED __attribute__((always_inline))
 
 template <int I, int N, class F>
 PELLUCID_INLINE void unroll(F&& f) {
@@ -92,8 +95,9 @@ PELLUCID_INLINE void expand(const uint8_t* panel, int64_t k, uint8_t* scratch) {
     Packed<C> in(panel);
     for (int64_t g = 0; g < k / 32; g++) {
         in.begin();
-        unroll<0, 16>(
-            [&]<int P>() { istore(scratch + 64 * P, isub16(in.template code<P>(), mask16(iset(-1), C::offset))); });
+        unroll<0, 16>([&]<int P>() PELLUCID_INLINED {
+            istore(scratch + 64 * P, isub16(in.template code<P>(), mask16(iset(-1), C::offset)));
+        });
         for (int part = 0; part < C::parts; part++) {
             store((float*)(scratch + 1024 + 64 * part), in.scale(part));
             if constexpr (C::has_min) store((float*)(scratch + 1024 + 64 * (C::parts + part)), in.min(part));
@@ -121,7 +125,7 @@ PELLUCID_INLINE void tile(S in, const Activations& a, int row, vf (&acc)[M]) {
     for (int m = 0; m < M; m++) acc[m] = set(0.0f);
     for (int64_t g = 0; g < groups; g++) {
         in.begin();
-        unroll<0, S::parts>([&]<int Part>() {
+        unroll<0, S::parts>([&]<int Part>() PELLUCID_INLINED {
             constexpr int steps = 16 / S::parts;
             int32_t sum[M];
             if constexpr (S::offset != 0 || (S::has_min && S::parts == 2)) PELLUCID_UNROLL
@@ -132,7 +136,7 @@ PELLUCID_INLINE void tile(S in, const Activations& a, int row, vf (&acc)[M]) {
             vi total[M];
             PELLUCID_UNROLL
             for (int m = 0; m < M; m++) total[m] = S::offset != 0 ? iset(-S::offset * sum[m]) : iset(0);
-            unroll<0, steps>([&]<int I>() {
+            unroll<0, steps>([&]<int I>() PELLUCID_INLINED {
                 constexpr int P = Part * steps + I;
                 const vi w = in.template code<P>();
                 PELLUCID_UNROLL
@@ -181,12 +185,14 @@ PELLUCID_INLINE void in_tiles(const LinearTask& t, int row, F&& tile_of) {
 template <class C>
 void linear_quantized(const LinearTask& t) {
     if (t.rows <= kMaxRows) {
-        in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) { tile<M>(Packed<C>(t.panel), t.in, row, acc); });
+        in_tiles<kMaxRows>(
+            t, 0, [&]<int M>(int row, vf(&acc)[M]) PELLUCID_INLINED { tile<M>(Packed<C>(t.panel), t.in, row, acc); });
         return;
     }
     expand<C>(t.panel, t.in.k, t.scratch);
     using Source = Expanded<C::parts, C::has_min>;
-    in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) { tile<M>(Source(t.scratch), t.in, row, acc); });
+    in_tiles<kMaxRows>(
+        t, 0, [&]<int M>(int row, vf(&acc)[M]) PELLUCID_INLINED { tile<M>(Source(t.scratch), t.in, row, acc); });
 }
 
 template <Type T>
@@ -202,7 +208,7 @@ PELLUCID_INLINE vf load_weights(const uint8_t* panel, int64_t k) {
 // Float weights: one chain of multiply-adds for each output, in input order.
 template <Type T>
 void linear_float(const LinearTask& t) {
-    in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) {
+    in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) PELLUCID_INLINED {
         const float* x = t.in.x + row * t.in.x_stride;
         PELLUCID_UNROLL
         for (int m = 0; m < M; m++) acc[m] = set(0.0f);
@@ -219,7 +225,7 @@ void weight_row_quantized(const uint8_t* panel, int64_t k, int lane, float facto
     Packed<C> in(panel);
     for (int64_t g = 0; g < k / 32; g++, out += 32) {
         in.begin();
-        unroll<0, 16>([&]<int P>() {
+        unroll<0, 16>([&]<int P>() PELLUCID_INLINED {
             alignas(64) int16_t codes[32];
             istore(codes, isub16(in.template code<P>(), mask16(iset(-1), C::offset)));
             out[2 * P] = codes[2 * lane];
