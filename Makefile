@@ -52,15 +52,15 @@ check: setup-dev ## lint, format, types, C++ format, import direction
 aarch64: setup-dev ## cross-compile for aarch64 and run the op table there, under emulation (Debian; qemu-user)
 	@PY="$(abspath $(PY))" scripts/aarch64.sh
 
-bench: setup ## measure speed, cold start and memory of all benchmark models
-	@$(PY) benchmarks/run.py
+bench: setup ## measure speed, cold start and memory of all benchmark models (ACTIVATIONS=int8 for that profile)
+	@$(PY) benchmarks/run.py $(if $(ACTIVATIONS),--activations $(ACTIVATIONS))
 
 bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (LLAMA_BIN=folder of its programs)
-	@$(PY) benchmarks/run.py --llama-bin "$(LLAMA_BIN)" $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
+	@$(PY) benchmarks/run.py $(if $(ACTIVATIONS),--activations $(ACTIVATIONS)) --llama-bin "$(LLAMA_BIN)" $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
 	@$(PY) benchmarks/make_performance_doc.py
 
 bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (LLAMA_BIN=…) and vLLM (VLLM_PYTHON=…)
-	@$(PY) benchmarks/compare_many.py $(if $(LLAMA_BIN),--llama-bin "$(LLAMA_BIN)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(if $(VLLM_PYTHON),--vllm-python "$(VLLM_PYTHON)")
+	@$(PY) benchmarks/compare_many.py $(if $(ACTIVATIONS),--activations $(ACTIVATIONS)) $(if $(LLAMA_BIN),--llama-bin "$(LLAMA_BIN)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(if $(VLLM_PYTHON),--vllm-python "$(VLLM_PYTHON)")
 
 bench-servers: setup ## our server beside llama-server (LLAMA_SERVER=program), 1 to 64 streams (MODELS=…)
 	@$(PY) benchmarks/compare_servers.py $(if $(MODELS),--models "$(MODELS)") $(if $(LLAMA_SERVER),--llama-server "$(LLAMA_SERVER)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")

@@ -44,6 +44,7 @@ def main() -> None:
         "commit": source_commit(),
         "machine": machine.describe(),
         "threads": args.threads,
+        "activations": args.activations,
         "requests": args.requests,
         "peers": {"llama.cpp": args.llama_version, "vllm": None},
         "models": [],
@@ -63,7 +64,8 @@ def main() -> None:
         result["models"].append({"name": name, "title": model.title, "rounds": rounds})
     for model_result in result["models"]:
         print(table(model_result))
-    path = Path(__file__).with_name("results") / f"{result['date']}-{result['commit'].rstrip('+')}-many.json"
+    kind = "many-int8" if args.activations == "int8" else "many"
+    path = Path(__file__).with_name("results") / f"{result['date']}-{result['commit'].rstrip('+')}-{kind}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written to benchmarks/results/{path.name}")
 
@@ -74,6 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--activations", choices=("int16", "int8"), default="int16", help="Pellucid's (default: int16)")
     parser.add_argument("--llama-bin", type=Path, help="folder with llama-batched-bench")
     parser.add_argument("--llama-version", help="what to call it")
     parser.add_argument("--vllm-python", type=Path, help="the Python of an environment with vLLM for CPU")
@@ -83,17 +86,19 @@ def arguments() -> argparse.Namespace:
 
 def pellucid(path: Path, args: argparse.Namespace) -> float:
     """Tokens a second of a fresh process, which is this file again."""
-    command = [sys.executable, __file__, "--worker", str(path), str(args.requests), str(args.threads)]
+    command = [sys.executable, __file__, "--worker", path, str(args.requests), str(args.threads), args.activations]
     return float(json.loads(timed_command.run(command).stdout.splitlines()[-1]))
 
 
-def worker(path: str, requests: int, threads: int) -> None:
+def worker(path: str, requests: int, threads: int, activations: str) -> None:
     from pellucid import LLM, SamplingParams
 
     def params(job: Job) -> SamplingParams:
         return SamplingParams(temperature=0, max_tokens=job.num_new, ignore_eos=True)
 
-    with LLM(path, threads=threads, max_num_seqs=MAX_RUNNING, max_model_len=MAX_MODEL_LEN) as llm:
+    with LLM(
+        path, threads=threads, activations=activations, max_num_seqs=MAX_RUNNING, max_model_len=MAX_MODEL_LEN
+    ) as llm:
         vocab_size = llm.tokenizer.vocab_size
         llm.generate([[5, 6, 7]], SamplingParams(temperature=0, max_tokens=2))  # wakes threads and pages
         work = jobs(requests, vocab_size)
@@ -145,6 +150,6 @@ def table(model: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        worker(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        worker(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
     else:
         main()

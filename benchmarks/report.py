@@ -17,7 +17,8 @@ RESULTS = Path(__file__).with_name("results")
 
 
 def save(result: dict[str, Any]) -> Path:
-    path = RESULTS / f"{result['date']}-{result['commit'].rstrip('+')}{'-peers' if result['peer'] else ''}.json"
+    kind = ("-peers" if result["peer"] else "") + ("-int8" if result["activations"] == "int8" else "")
+    path = RESULTS / f"{result['date']}-{result['commit'].rstrip('+')}{kind}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
@@ -27,6 +28,7 @@ def header(result: dict[str, Any]) -> list[str]:
     """What was run, on what, from which commit; `commit` ends with "+" when files had been changed since."""
     about = result["machine"]
     return [
+        f"activations: {result['activations']}",
         f"machine: {about['cpu']}, {about['cores']} cores, {about['memory_gib']:.0f} GiB, "
         f"{' '.join(about['instruction_sets'])}",
         f"limits: {bench_report.limits_line(result['limits'])}",

@@ -36,6 +36,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "command": " ".join(["python benchmarks/run.py", *_public(sys.argv[1:])]),
         "machine": machine.describe(),
         "threads": args.threads,
+        "activations": args.activations,
         "peer": peer,
         "context": args.context,
         "limits": [],
@@ -85,7 +86,8 @@ def _pellucid(path: Path, args: argparse.Namespace, options: list[str]) -> dict[
     """`pellucid bench` in a fresh process."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
         command = [sys.executable, "-m", "pellucid", "bench", path, "--threads", str(args.threads), "--json", file.name]
-        timed_command.run([*command, *options, *(["--isa", args.isa] if args.isa else [])])
+        chosen = [*(["--isa", args.isa] if args.isa else []), "--activations", args.activations]
+        timed_command.run([*command, *options, *chosen])
         found: dict[str, Any] = json.load(file)
     return found
 

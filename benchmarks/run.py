@@ -36,6 +36,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--story", type=Path, default=story, help="folder of the Story model (TinyStories-656K)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", help="instruction set for Pellucid (default: the best of this machine)")
+    text = "what Pellucid rounds inputs of quantised weights to (default: int16)"
+    parser.add_argument("--activations", choices=("int16", "int8"), default="int16", help=text)
     parser.add_argument("--rounds", type=int, default=2, help="fresh processes of each engine (default: 2)")
     parser.add_argument("--repeats", type=int, default=2, help="measurements in a process, less if slow (default: 2)")
     parser.add_argument("--context", type=int, default=8192, help="a long context, measured once; 0: none")

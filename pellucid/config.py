@@ -37,6 +37,8 @@ class EngineConfig:
         `max_model_len` tokens could use, but at most a quarter of the memory that is free and 4 GiB.
     kv_cache_dtype: type of cached keys and values: "float32", "float16", "bfloat16", or "q8_0", which takes half of
         float16's memory and is less precise (docs/quality.md); "auto" is the executor's choice.
+    activations: what the inputs of quantised weights are rounded to: "int16" (which "auto" is), or "int8": faster, less
+        precise.
     max_num_seqs: most sequences in one step.
     max_num_batched_tokens: most tokens in one step.
     prefill_chunk: most prompt tokens of one sequence in one step; None: no limit but the above. It changes no result.
@@ -52,6 +54,7 @@ class EngineConfig:
     executor: str = "cpu"
     kv_cache_memory: int | str | None = None
     kv_cache_dtype: str = "auto"
+    activations: str = "auto"
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     prefill_chunk: int | None = None
@@ -64,7 +67,7 @@ class EngineConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name in ("model", "executor", "kv_cache_dtype"):
+        for name in ("model", "executor", "kv_cache_dtype", "activations"):
             if not isinstance(getattr(self, name), str):
                 raise InvalidParameter(name, f"expected a string, got {show(getattr(self, name))}")
         if self.isa is not None and not isinstance(self.isa, str):

@@ -29,9 +29,10 @@ THREADS = [1, 2, 3]
 
 
 @cache
-def alone(isa: str, kv_cache_dtype: str = "auto") -> list[Answer]:
+def alone(isa: str, kv_cache_dtype: str = "auto", activations: str = "auto") -> list[Answer]:
     """The 40 requests one after the other, each prompt in one piece, on one thread."""
-    program = compiled(CpuExecutor(threads=1, isa=isa, kv_cache_dtype=kv_cache_dtype), quantised_graph())
+    executor = CpuExecutor(threads=1, isa=isa, kv_cache_dtype=kv_cache_dtype, activations=activations)
+    program = compiled(executor, quantised_graph())
     found = answers(program, forty(), together=1)
     program.close()
     return found
@@ -55,6 +56,17 @@ def test_types_of_kv_cache(isa: str, kv_cache_dtype: str) -> None:
         found = answers(program, forty(), together=together, chunk=chunk)
         assert differences(alone(isa, kv_cache_dtype), found) == []
     program.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("isa", available_isas())
+def test_int8_activations(isa: str, threads: int) -> None:
+    expected = alone(isa, activations="int8")
+    program = compiled(CpuExecutor(threads=threads, isa=isa, activations="int8"), quantised_graph())
+    for together, chunk in [(1, 1), (7, 33), (40, None)]:
+        assert differences(expected, answers(program, forty(), together=together, chunk=chunk)) == []
+    program.close()
+    assert len(differences(expected, alone(isa))) > 30, "the profile asked for is the one used"
 
 
 def test_types_of_kv_cache_are_different() -> None:
@@ -81,11 +93,15 @@ def test_preempted_requests_get_the_same_answers(isa: str) -> None:
 
 def test_the_answers_are_those_of_the_model() -> None:
     """Equal garbage would be invariant too: nearly all tokens must be the reference's (rounding may turn a few)."""
-    expected = answers(compiled(ReferenceExecutor(), quantised_graph()), forty(), together=40)
-    for isa in available_isas():
-        same = sum(a[0] == b[0] for a, b in zip(expected, alone(isa), strict=True))
-        assert same >= 36, isa
-        assert len({tuple(a[0]) for a in alone(isa)}) == 40
+    # Float16 keys and values would turn many roundings to int8, each by a 127th of the block's largest.
+    for activations, kv_cache_dtype, least in [("auto", "auto", 36), ("int8", "float32", 34)]:
+        reference = compiled(ReferenceExecutor(activations=activations), quantised_graph())
+        expected = answers(reference, forty(), together=40)
+        for isa in available_isas():
+            found = alone(isa, kv_cache_dtype, activations)
+            same = sum(a[0] == b[0] for a, b in zip(expected, found, strict=True))
+            assert same >= least, (isa, activations)
+            assert len({tuple(a[0]) for a in found}) == 40
 
 
 def real_graph(path: Path) -> tuple[Graph, int]:

@@ -36,10 +36,10 @@ def load_golden(name: str) -> Golden:
 
 
 @contextmanager
-def compiled(executor: str, path: Path, num_tokens: int) -> Iterator[Program]:
+def compiled(executor: str, path: Path, num_tokens: int, **settings: str) -> Iterator[Program]:
     with open_checkpoint(path) as checkpoint:
         _, graph = build_model(checkpoint)
-        program = get_executor(executor).compile(fuse(graph), -(-num_tokens // BLOCK_SIZE))
+        program = get_executor(executor, **settings).compile(fuse(graph), -(-num_tokens // BLOCK_SIZE))
     try:
         yield program
     finally:
@@ -83,6 +83,17 @@ def test_cpu_stays_near_float32(name: str, chunk: int, request: pytest.FixtureRe
         logits = chunked(program, golden["token_ids"].tolist(), chunk)
     assert top_kl(golden, logits).mean() < 0.002
     assert top_agreement(golden, logits) >= 0.98
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", GGUF_MODELS)
+def test_int8_activations_cost_what_is_said(name: str, request: pytest.FixtureRequest) -> None:
+    golden = load_golden(name)
+    path = request.getfixturevalue(f"{name}_path")
+    with compiled("cpu", path, len(golden["token_ids"]), activations="int8") as program:
+        logits = chunked(program, golden["token_ids"].tolist(), PREFILL_CHUNK)
+    assert 1e-4 < top_kl(golden, logits).mean() < 0.006
+    assert top_agreement(golden, logits) >= 0.94
 
 
 @pytest.mark.model

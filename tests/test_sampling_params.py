@@ -224,7 +224,8 @@ def test_sizes_that_are_not_sizes(text: Any) -> None:
     [
         {"max_model_len": 0}, {"max_model_len": True}, {"threads": -1}, {"threads": 10**9}, {"isa": 5},
         {"max_num_seqs": 0}, {"max_num_batched_tokens": 2**40}, {"prefill_chunk": 0}, {"seed": 2**64}, {"seed": -1},
-        {"kv_cache_memory": "lots"}, {"kv_cache_dtype": 8}, {"chat_template": 3}, {"model": None}, {"executor": None},
+        {"kv_cache_memory": "lots"}, {"kv_cache_dtype": 8}, {"activations": 8}, {"chat_template": 3},
+        {"model": None}, {"executor": None},
     ],
     ids=str,
 )  # fmt: skip

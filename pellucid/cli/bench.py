@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-t", "--threads", type=int, metavar="N", help="worker threads (default: all usable cores)")
     text = "instruction set of the kernels, see `pellucid doctor` (default: the best here)"
     group.add_argument("--isa", metavar="NAME", help=text)
+    options.add_activations(group)
     group.add_argument("--kv-cache-dtype", metavar="TYPE", default="auto", help="type of cached keys and values")
 
 
@@ -50,6 +51,7 @@ def main(args: argparse.Namespace) -> None:
             threads=args.threads,
             isa=args.isa,
             kv_cache_dtype=args.kv_cache_dtype,
+            activations=args.activations,
             prefill=_numbers("prefill", args.prefill),
             decode=args.decode,
             streams=_numbers("streams", args.streams),
@@ -64,7 +66,8 @@ def main(args: argparse.Namespace) -> None:
         save(result, args.json)
     console, program = terminal.console(), result["program"]
     head = (
-        f"{result['model']['name']}, {program['isa']}, {program['threads']} threads, KV in {program['kv_cache_dtype']}"
+        f"{result['model']['name']}, {program['isa']}, {program['threads']} threads, "
+        f"activations in {program['activations']}, KV in {program['kv_cache_dtype']}"
     )
     console.print(terminal.safe_line(head), style="bold")
     table = Table(box=None, pad_edge=False, header_style="bold")

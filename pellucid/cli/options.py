@@ -37,8 +37,14 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--isa", metavar="NAME", help=text)
     text = "keys and values in float32, float16, bfloat16 or q8_0 (default: auto, see docs/quality.md)"
     group.add_argument("--kv-cache-dtype", default="auto", metavar="TYPE", help=text)
+    add_activations(group)
     text = "cpu, or reference: NumPy, slow, the specification (default: %(default)s)"
     group.add_argument("--executor", default="cpu", metavar="NAME", help=text)
+
+
+def add_activations(group: argparse._ArgumentGroup) -> None:
+    text = "round inputs of quantised weights to int16 (the default) or int8: faster, less precise"
+    group.add_argument("--activations", choices=("int16", "int8"), default="auto", help=text)
 
 
 def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:
@@ -57,6 +63,7 @@ def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:
         isa=args.isa,
         executor=args.executor,
         kv_cache_dtype=args.kv_cache_dtype,
+        activations=args.activations,
         chat_template=text_or_file(args.chat_template),
         max_num_seqs=max_num_seqs,
     )

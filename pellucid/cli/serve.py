@@ -131,6 +131,7 @@ def _models(args: argparse.Namespace) -> list[ServedModel]:
         "isa": args.isa,
         "executor": args.executor,
         "kv_cache_dtype": args.kv_cache_dtype,
+        "activations": args.activations,
         "max_num_seqs": args.max_num_seqs,
         "max_num_batched_tokens": args.batch_size,
         "kv_cache_memory": args.kv_cache_memory,

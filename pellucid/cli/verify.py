@@ -46,6 +46,8 @@ def main(args: argparse.Namespace) -> None:
         args.isa = args.isa or made_with.get("isa")
         if args.kv_cache_dtype == "auto" and args.executor == "cpu" == made_with.get("executor"):
             args.kv_cache_dtype = made_with.get("kv_cache_dtype", "auto")
+        if args.activations == "auto" and args.executor == "cpu" == made_with.get("executor"):
+            args.activations = made_with.get("activations", "auto")
         with options.load(args) as llm:
             report = verify_results(llm._model, read_results(args.results))
     else:

@@ -55,7 +55,11 @@ def load_model(config: EngineConfig, progress: Progress | None = None) -> Loaded
     """
     path = resolve(config.model)
     executor = get_executor(
-        config.executor, threads=config.threads, isa=config.isa, kv_cache_dtype=config.kv_cache_dtype
+        config.executor,
+        threads=config.threads,
+        isa=config.isa,
+        kv_cache_dtype=config.kv_cache_dtype,
+        activations=config.activations,
     )
     with open_checkpoint(path) as checkpoint, ThreadPoolExecutor(1, "tokenizer") as beside:
         making = beside.submit(Tokenizer.from_checkpoint, checkpoint)

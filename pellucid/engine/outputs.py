@@ -59,6 +59,7 @@ class ModelReceipt:
     isa: str
     threads: int
     kv_cache_dtype: str
+    activations: str
     max_model_len: int
 
 

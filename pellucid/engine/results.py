@@ -151,5 +151,6 @@ def model_receipt(model: LoadedModel) -> ModelReceipt:
         isa=info.isa,
         threads=info.threads,
         kv_cache_dtype=info.kv_cache_dtype,
+        activations=info.activations,
         max_model_len=model.max_model_len,
     )

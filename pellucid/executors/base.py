@@ -144,6 +144,7 @@ class ProgramInfo:
     isa: str
     threads: int  # 0 where the executor leaves it to its libraries
     kv_cache_dtype: str
+    activations: str  # what the inputs of quantised linears are rounded to; "int16", "int8", or a float type for not
     kv_groups: tuple[KVGroup, ...]
     weight_nbytes: int
 

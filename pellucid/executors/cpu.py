@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from pellucid.executors.arena import Arena
 from pellucid.executors.base import (
     Batch,
     BlockCopy,
-    KVGroup,
     ProgramInfo,
     Progress,
     StepResult,
@@ -39,6 +39,7 @@ Floats = npt.NDArray[np.float32]
 
 KV_KINDS = ("float32", "float16", "bfloat16", "q8_0")  # by their number in native/isa/kernels.h
 KV_CACHE_DTYPES = ("auto", *KV_KINDS)
+ACTIVATIONS = ("auto", "int16", "int8")
 
 _GROUP_NBYTES = 16 << 20  # of weights packed by one native call, about
 _PANEL_ROWS = 16  # outputs that lie together once packed (native/types.h)
@@ -58,12 +59,20 @@ class CpuExecutor:
     `threads`: None for all cores the process may use. `isa`: one of `available_isas()`, None for the fastest.
     `kv_cache_dtype`: "float32", "float16", "bfloat16", "q8_0" (eight bits and a scale for each 32 numbers: half of
     float16's memory, less precise; docs/quality.md), or "auto": float32 where all the weights are, else float16.
-    None of them but `isa` and `kv_cache_dtype` changes a bit of any result.
+    `activations`: what the inputs of quantised linears are rounded to, in blocks of 32 with a scale each: "int16"
+    ("auto" is the same), or "int8", which is faster and less precise (docs/decisions/0008-int8-activations.md).
+    None of them but `isa`, `kv_cache_dtype` and `activations` changes a bit of any result.
     """
 
     name = "cpu"
 
-    def __init__(self, threads: int | None = None, isa: str | None = None, kv_cache_dtype: str = "auto") -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        isa: str | None = None,
+        kv_cache_dtype: str = "auto",
+        activations: str = "auto",
+    ) -> None:
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise ExecutorError(f"threads is {threads}, expected 1 to {MAX_THREADS}")
         isas = available_isas()
@@ -71,9 +80,12 @@ class CpuExecutor:
             raise ExecutorError(f"isa is {isa!r}, but this machine and build offer {', '.join(isas)}")
         if kv_cache_dtype not in KV_CACHE_DTYPES:
             raise ExecutorError(f"kv_cache_dtype is {kv_cache_dtype!r}, expected one of {', '.join(KV_CACHE_DTYPES)}")
+        if activations not in ACTIVATIONS:
+            raise ExecutorError(f"activations is {activations!r}, expected one of {', '.join(ACTIVATIONS)}")
         self.threads = threads or available_cores()
         self.isa = isa or isas[-1]
         self._kv_cache_dtype = kv_cache_dtype
+        self.activations = "int16" if activations == "auto" else activations
 
     def kv_cache_dtype(self, graph: Graph) -> str:
         if self._kv_cache_dtype != "auto":
@@ -96,8 +108,16 @@ class CpuExecutor:
         *,
         require_finite: bool = True,
     ) -> CpuProgram:
-        groups, dtype = kv_groups(graph, num_blocks), self.kv_cache_dtype(graph)
-        return CpuProgram(graph, groups, self.threads, self.isa, dtype, progress, require_finite=require_finite)
+        info = ProgramInfo(
+            executor=self.name,
+            isa=self.isa,
+            threads=self.threads,
+            kv_cache_dtype=self.kv_cache_dtype(graph),
+            activations=self.activations,
+            kv_groups=kv_groups(graph, num_blocks),
+            weight_nbytes=0,
+        )
+        return CpuProgram(graph, info, progress, require_finite=require_finite)
 
 
 class CpuProgram:
@@ -106,32 +126,35 @@ class CpuProgram:
     def __init__(
         self,
         graph: Graph,
-        groups: tuple[KVGroup, ...],
-        threads: int,
-        isa: str,
-        kv_cache_dtype: str,
+        wanted: ProgramInfo,
         progress: Progress | None = None,
         *,
         require_finite: bool = True,
     ) -> None:
         self._vocab_size, self._max_positions = id_limits(graph)
         try:
-            num_blocks = [group.num_blocks for group in groups]
-            native = _native.Program(isa, threads, available_cores(), num_blocks, KV_KINDS.index(kv_cache_dtype))
+            native = _native.Program(
+                isa=wanted.isa,
+                threads=wanted.threads,
+                cores=available_cores(),
+                num_blocks=[group.num_blocks for group in wanted.kv_groups],
+                kv_kind=KV_KINDS.index(wanted.kv_cache_dtype),
+                int8_activations=wanted.activations == "int8",
+            )
             lowering = _Lowering(native, graph)
             for node in graph:
                 lowering.lower(node)
             native.set_arena(*lowering.arena.columns)
             _pack(native, lowering.matrices, progress, require_finite)
         except MemoryError as error:
-            raise ResourceError(f"not enough memory for the weights and the KV cache ({groups})") from error
+            raise ResourceError(f"not enough memory for the weights and the KV cache ({wanted.kv_groups})") from error
         except RuntimeError as error:  # std::system_error of the thread pool
-            raise ResourceError(f"{threads} threads could not be started ({error}); ask for fewer") from error
+            raise ResourceError(f"{wanted.threads} threads could not be started ({error}); ask for fewer") from error
         self._native: _native.Program | None = native
         self._process = os.getpid()
         self._outputs = lowering.arena.outputs
         self._names = graph.outputs
-        self.info = ProgramInfo("cpu", isa, threads, kv_cache_dtype, groups, native.weight_nbytes)
+        self.info = replace(wanted, weight_nbytes=native.weight_nbytes)
 
     def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
         if copies:

@@ -3,6 +3,7 @@
 This file is the specification that every other executor is tested against, and the place to read what the engine
 computes; docs/operators.md is made from it. It is written to be understood, not to be fast: no kernel tricks, no
 threads of its own, no quantised arithmetic may enter. Weights are expanded to floats once, when a graph is compiled.
+The one rounding it knows, of activations to eight bits, is there on request only: it defines that profile.
 
 Results do not depend on the batch beyond rounding: NumPy's matrix product may sum in another order for another number
 of rows. Bit-for-bit batch invariance is the promise of the executors that serve requests.
@@ -21,6 +22,7 @@ from pellucid.errors import ExecutorError, ResourceError, UnsupportedModel
 from pellucid.executors.base import BLOCK_SIZE, Batch, BlockCopy, ProgramInfo, Progress, StepResult, id_limits
 from pellucid.executors.kv_cache import check_copies, kv_groups, kv_layers, kv_windows
 from pellucid.formats.finite import check_finite
+from pellucid.formats.quant import QuantType
 from pellucid.graph.ir import Graph, Node
 
 Array = npt.NDArray[np.floating[Any]]  # float32, or float64 on request
@@ -48,6 +50,23 @@ def linear(x: Array, weights: Sequence[Array], biases: Sequence[Array | None], r
     parts = [x @ w.T if b is None else x @ w.T + b for w, b in zip(weights, biases, strict=True)]
     y = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     return y if residual is None else residual + y
+
+
+INT8_TYPES = frozenset({
+    QuantType.Q4_0, QuantType.Q4_1, QuantType.Q5_0, QuantType.Q5_1,
+    QuantType.Q2_K, QuantType.Q3_K, QuantType.Q4_K, QuantType.Q5_K, QuantType.Q6_K,
+})  # fmt: skip
+"""Weights whose inputs `activations="int8"` rounds: those with unsigned codes (decisions/0008)."""
+
+
+def round_to_int8(x: Array) -> Array:
+    """Blocks of 32 columns, each rounded to q · scale with whole |q| ≤ 127 and scale = max|x| / 127."""
+    blocks = x.astype(np.float32).reshape(len(x), -1, 32)
+    largest = np.abs(blocks).max(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        inverse = np.float32(127) / largest
+        inverse[~(inverse < 3e38)] = 0  # a block this small is zero
+        return np.asarray(np.rint(blocks * inverse) * (largest / np.float32(127))).reshape(x.shape).astype(x.dtype)
 
 
 def rms_norm(x: Array, weight: Array, *, eps: float, offset: float) -> Array:
@@ -220,10 +239,11 @@ OPERATORS: Mapping[str, Callable[..., Array]] = {
 class ReferenceProgram:
     """A graph with its weights as float arrays and, for each layer, the KV cache as arrays [slots, K, D]."""
 
-    def __init__(self, graph: Graph, num_blocks: int | Sequence[int], dtype: npt.DTypeLike) -> None:
+    def __init__(self, graph: Graph, num_blocks: int | Sequence[int], dtype: npt.DTypeLike, int8: bool) -> None:
         if unknown := sorted({node.op for node in graph} - OPERATORS.keys()):
             raise UnsupportedModel(f"the reference executor has no operator {', '.join(unknown)}")
         self._graph = graph
+        self._int8 = int8
         self._last_reader = {value.name: node.name for node in graph for value in (node.output, *node.inputs)}
         self._vocab_size, self._max_positions = id_limits(graph)
         groups = kv_groups(graph, num_blocks)
@@ -249,6 +269,7 @@ class ReferenceProgram:
             isa="numpy",
             threads=0,
             kv_cache_dtype=np.dtype(dtype).name,
+            activations="int8" if int8 else np.dtype(dtype).name,
             kv_groups=groups,
             weight_nbytes=sum(array.nbytes for array in self._weights.values()),
         )
@@ -314,9 +335,15 @@ class ReferenceProgram:
             x = rms_norm(x, weights["norm"], eps=attrs["eps"], offset=attrs["norm_offset"])
         elif attrs.get("norm") == "layer":
             x = layer_norm(x, weights["norm"], weights.get("norm_bias"), eps=attrs["eps"])
-        matrices = [weights[role] for role in weights if role.startswith("weight")]
-        biases = [weights.get(role.replace("weight", "bias")) for role in weights if role.startswith("weight")]
-        return linear(x, matrices, biases, *residual)
+        roles = [role for role in weights if role.startswith("weight")]
+        biases = [weights.get(role.replace("weight", "bias")) for role in roles]
+        rounds = [self._int8 and node.weights[role].type in INT8_TYPES for role in roles]
+        if not any(rounds):
+            return linear(x, [weights[role] for role in roles], biases, *residual)
+        inputs_of = {False: x, True: round_to_int8(x)}
+        parts = [linear(inputs_of[r], [weights[role]], [b]) for r, role, b in zip(rounds, roles, biases, strict=True)]
+        y = np.concatenate(parts, axis=1)
+        return residual[0] + y if residual else y
 
     def _attention(self, node: Node, inputs: list[Array], batch: Batch) -> Array:
         """Writes the step's keys and values to their slots, then attends sequence by sequence over the block tables."""
@@ -348,14 +375,20 @@ class ReferenceProgram:
 
 
 class ReferenceExecutor:
-    """Runs graphs in NumPy, in "float32" or "float64" (weights, activations and KV cache alike)."""
+    """Runs graphs in NumPy, in "float32" or "float64" (weights, activations and KV cache alike).
+
+    `activations`: "int8" for the profile of that name, which rounds the inputs of quantised linears; "auto" does not.
+    """
 
     name = "reference"
 
-    def __init__(self, dtype: Literal["float32", "float64"] = "float32") -> None:
+    def __init__(self, dtype: Literal["float32", "float64"] = "float32", activations: str = "auto") -> None:
         if dtype not in ("float32", "float64"):
             raise ExecutorError(f"the reference executor has no dtype {dtype!r}, expected float32 or float64")
+        if activations not in ("auto", "int8"):
+            raise ExecutorError(f"the reference executor has no activations {activations!r}, expected auto or int8")
         self._dtype = dtype
+        self._int8 = activations == "int8"
 
     def kv_block_nbytes(self, graph: Graph) -> list[int]:
         columns = dict.fromkeys(kv_windows(graph), 0)
@@ -374,4 +407,4 @@ class ReferenceExecutor:
         for tensor in graph.weights().values():
             if require_finite and len(tensor.shape) == 2:
                 check_finite(tensor)
-        return ReferenceProgram(graph, num_blocks, self._dtype)
+        return ReferenceProgram(graph, num_blocks, self._dtype, self._int8)

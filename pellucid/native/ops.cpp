@@ -54,18 +54,16 @@ class Linear : public Op {
   public:
     Linear(View x, std::vector<Part> parts, Norm norm, std::optional<View> residual, View out)
         : x_(x), out_(out), residual_(residual), parts_(std::move(parts)), norm_(std::move(norm)) {
-        for (const Part& p : parts_) {
-            if (!is_float(p.matrix->type)) any_quantized_ = true;
-            panels_ += p.matrix->num_panels();
-        }
+        for (const Part& p : parts_) panels_ += p.matrix->num_panels();
     }
 
     // First the input rows are normalised and quantised, then panels of outputs are computed from them.
     int num_phases() const override { return 2; }
-    int64_t num_tasks(const Step& s, const Context&, int phase) const override {
+    int64_t num_tasks(const Step& s, const Context& c, int phase) const override {
         const int64_t rows = s.rows_of(out_);
         if (rows == 0) return 0;
-        if (phase == 0) return any_quantized_ || norm_.kind != Norm::none ? RowTasks(rows, x_.width).count() : 0;
+        const bool prepared = reads_int16(c) || reads_int8(c) || norm_.kind != Norm::none;
+        if (phase == 0) return prepared ? RowTasks(rows, x_.width).count() : 0;
         return (panels_ + panels_per_task(rows) - 1) / panels_per_task(rows);
     }
     void run(const Step& s, Context& c, int phase, int64_t task, int thread) const override {
@@ -80,7 +78,8 @@ class Linear : public Op {
             if (v.size() < n) v.resize(n);
         };
         if (norm_.kind != Norm::none) grow(c.normed, rows * k);
-        if (!any_quantized_) return;
+        if (reads_int8(c)) grow(c.q8, rows * (k / 32));
+        if (!reads_int16(c)) return;
         grow(c.q, rows * k);
         grow(c.q_scale, rows * (k / 32));
         grow(c.q_sums, rows * (k / 16));
@@ -88,6 +87,13 @@ class Linear : public Op {
     }
 
   private:
+    bool reads_int8(const Context& c) const {
+        return std::any_of(parts_.begin(), parts_.end(), [&](const Part& p) { return c.reads_int8(p.matrix->type); });
+    }
+    bool reads_int16(const Context& c) const {
+        return std::any_of(parts_.begin(), parts_.end(),
+                           [&](const Part& p) { return !is_float(p.matrix->type) && !c.reads_int8(p.matrix->type); });
+    }
     int64_t panels_per_task(int64_t rows) const {
         // About 32 thousand weights × rows a task: long enough to hide claiming it, short enough to even out the
         // threads.
@@ -101,7 +107,8 @@ class Linear : public Op {
             apply(norm_, *c.kernels, x, k, normed);
             x = normed;
         }
-        if (any_quantized_)
+        if (reads_int8(c)) c.kernels->quantize_row_int8(x, k, c.q8.data() + r * (k / 32));
+        if (reads_int16(c))
             c.kernels->quantize_row(x, k, c.q.data() + r * k, c.q_scale.data() + r * (k / 32),
                                     c.q_sums.data() + r * (k / 16), c.q_totals.data() + r * (k / 32));
     }
@@ -115,7 +122,8 @@ class Linear : public Op {
                 c.q.data(),
                 c.q_scale.data(),
                 c.q_sums.data(),
-                c.q_totals.data()};
+                c.q_totals.data(),
+                c.q8.data()};
         t.rows = (int)rows;
         t.out_stride = out_.stride;
         t.residual_stride = residual_ ? residual_->stride : 0;
@@ -132,7 +140,7 @@ class Linear : public Op {
                 t.bias = p.bias.empty() ? nullptr : p.bias.data() + n;
                 t.out = s.at(out_) + first_out + n;
                 t.residual = residual_ ? s.at(*residual_) + first_out + n : nullptr;
-                c.kernels->linear[(int)m.type](t);
+                (c.reads_int8(m.type) ? c.kernels->linear_int8 : c.kernels->linear)[(int)m.type](t);
             }
             first_panel += m.num_panels();
             first_out += m.n;
@@ -144,7 +152,6 @@ class Linear : public Op {
     std::vector<Part> parts_;
     Norm norm_;
     int64_t panels_ = 0;
-    bool any_quantized_ = false;
 };
 
 // Fills one table of angles for the step's positions.

@@ -184,16 +184,19 @@ uint32_t gather_pairs(uint64_t codes) {
     constexpr uint32_t mask = (1u << 4 * Bits) - 1;
     return ((uint32_t)even & mask) | ((uint32_t)odd & mask) << 16;
 }
-// Fields of `Bits` bits, step by step, the pair of a step in the halves of a 32-bit word; `c` is the lane's first word.
+// Fields of `Bits` bits, the pair of a step in the halves of a 32-bit word; steps P and P + 2 are a byte apart (place
+// in codecs.h). `c` is the lane's first word.
 template <int Bits>
 void write_plane(const uint8_t* codes, int from_bit, uint8_t* c) {
-    constexpr int eights = 4 / Bits;  // of codes, in one word
+    constexpr int eights = 4 / Bits;                             // of codes, in one word
+    constexpr uint32_t two = ((1u << 2 * Bits) - 1) * 0x10001u;  // steps
     for (int w = 0; w < Bits; w++) {
         uint32_t word = 0;
         for (int e = 0; e < eights; e++) {
             uint64_t eight;
             std::memcpy(&eight, codes + 8 * (w * eights + e), 8);
-            word |= gather_pairs<Bits>(eight >> from_bit) << 4 * Bits * e;
+            const uint32_t steps = gather_pairs<Bits>(eight >> from_bit);
+            word |= ((steps & two) | (steps >> 2 * Bits & two) << 8) << 2 * Bits * e;
         }
         std::memcpy(c + 64 * w, &word, 4);
     }

@@ -49,6 +49,7 @@ struct Step {
 struct Context {
     const Kernels* kernels;
     KvKind kv_kind;
+    bool int8_activations;            // for linears of the types that Kernels::linear_int8 has
     std::vector<int64_t> num_blocks;  // of each KV group
     struct Cache {
         int group;
@@ -63,12 +64,15 @@ struct Context {
     std::vector<float> q_scale;
     std::vector<int32_t> q_sums;
     std::vector<float> q_totals;
+    std::vector<Block8> q8;
     // cos and sin [T, rotary / 2] of each rope table.
     struct RopeTable {
         std::vector<float> inv_freq, cos, sin;
         float scale;
     };
     std::vector<RopeTable> ropes;
+
+    bool reads_int8(Type type) const { return int8_activations && kernels->linear_int8[(int)type]; }
 };
 
 // An operator is one or more phases; a phase is a number of tasks that threads claim one by one, in any order.
@@ -84,7 +88,7 @@ class Op {
 
 class Program {
   public:
-    Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind);
+    Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind, bool int8_activations);
 
     // A matrix whose weights `pack` brings, before the first run.
     int add_matrix(Type type, int64_t n, int64_t k);

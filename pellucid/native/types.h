@@ -3,8 +3,9 @@
 // Packed layout, the same for every instruction set: a matrix of N outputs and K inputs is cut into panels of 16
 // outputs (the lanes). A panel holds, for each block of `groups` groups of 32 inputs: a header (super-scales of 16
 // lanes), then for each group its scales and its codes. Codes are grouped in steps of two inputs: step p of a group
-// yields, in each 32-bit lane, the codes of inputs 2p and 2p+1 as two int16, ready for a multiply-add of pairs. The
-// bits are the file's own; only their order changes. Float types hold one row of 16 weights for each input.
+// yields, in each 32-bit lane, the codes of inputs 2p and 2p+1 as two int16, ready for a multiply-add of pairs; those
+// of steps p and p+2 lie a byte apart, ready for one of four bytes. The bits are the file's own; only their order
+// changes. Float types hold one row of 16 weights for each input.
 #pragma once
 #include <stdint.h>
 

@@ -34,7 +34,8 @@ def banner(state: ServerState, url: str) -> Iterator[str]:
         model = info.receipt
         yield (
             f"  {name:10} {model.architecture}, {model.quantization}, on {model.executor} "
-            f"({model.isa}, {model.threads} threads), loaded in {info.load_seconds:.1f} s"
+            f"({model.isa}, {model.threads} threads, activations in {model.activations}), "
+            f"loaded in {info.load_seconds:.1f} s"
         )
         yield (
             f"  {'':10} {info.max_model_len:,} tokens of context; {info.max_num_seqs} answers at once; room for "

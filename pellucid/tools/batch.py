@@ -172,6 +172,7 @@ def _header(llm: LLM, lines: BatchInput, settings: BatchSettings) -> dict[str, A
         "executor": info.executor,
         "isa": info.isa,
         "kv_cache_dtype": info.kv_cache_dtype,
+        "activations": info.activations,
         "chat_template": None if template is None else hashlib.sha256(template.source.encode()).hexdigest(),
         "served": list(settings.served),
         "seed": settings.seed,

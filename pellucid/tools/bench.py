@@ -51,6 +51,7 @@ class BenchOptions:
     threads: int | None = None
     isa: str | None = None
     kv_cache_dtype: str = "auto"
+    activations: str = "auto"
     prefill: tuple[int, ...] = (512,)
     decode: int = 128
     streams: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
@@ -125,7 +126,13 @@ def _measure_steps(path: Path, running: _Bench) -> dict[str, Any]:
     stream_length = STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS
     stream_blocks = max(options.streams) * -(-stream_length // BLOCK_SIZE)
     longest = max(*options.prefill, options.decode, options.context)
-    executor = get_executor("cpu", threads=options.threads, isa=options.isa, kv_cache_dtype=options.kv_cache_dtype)
+    executor = get_executor(
+        "cpu",
+        threads=options.threads,
+        isa=options.isa,
+        kv_cache_dtype=options.kv_cache_dtype,
+        activations=options.activations,
+    )
     assert isinstance(executor, CpuExecutor)
     running.say("loading")
     start = time.perf_counter()
@@ -154,7 +161,7 @@ def _measure_steps(path: Path, running: _Bench) -> dict[str, Any]:
     finally:
         program.close()
     info = program.info
-    about = {"isa": info.isa, "threads": info.threads, "kv_cache_dtype": info.kv_cache_dtype}
+    about = {name: getattr(info, name) for name in ("isa", "threads", "kv_cache_dtype", "activations")}
     return {**about, "context_length": config.context_length, **asdict(work)}
 
 
@@ -182,6 +189,7 @@ def _measure_llm(path: Path, running: _Bench, context_length: int) -> None:
         threads=options.threads,
         isa=options.isa,
         kv_cache_dtype=options.kv_cache_dtype,
+        activations=options.activations,
         max_model_len=min(length, context_length),
         max_num_seqs=MIXED_REQUESTS,
     ) as llm:
@@ -220,6 +228,7 @@ def _measure_start(path: Path, running: _Bench, context: int) -> None:
     command += [] if options.threads is None else ["--threads", str(options.threads)]
     command += [] if options.isa is None else ["--isa", options.isa]
     command += ["--kv-cache-dtype", options.kv_cache_dtype]
+    command += [] if options.activations == "auto" else ["--activations", options.activations]
     found: list[timed_command.Finished] = []
 
     def once() -> float:

@@ -232,6 +232,7 @@ def _facts(model: LoadedModel) -> dict[str, Any]:
         "executor": info.executor,
         "isa": info.isa,
         "kv_cache_dtype": info.kv_cache_dtype,
+        "activations": info.activations,
         "max_model_len": model.max_model_len,
     }
 

@@ -96,7 +96,7 @@ def test_the_receipt_is_enough_to_repeat_the_answer(llm: LLM, path: Path) -> Non
     receipt = first.receipt
     assert (receipt.version, receipt.prompt, receipt.model) == (pellucid.__version__, "Hello", str(path))
     assert (receipt.architecture, receipt.quantization, receipt.executor, receipt.threads) == ("llama", "F32", "cpu", 1)
-    assert (receipt.max_model_len, receipt.cached_tokens) == (256, 0)
+    assert (receipt.max_model_len, receipt.cached_tokens, receipt.activations) == (256, 0, "int16")
     assert receipt.seed == receipt.sampling_params["seed"]
     assert receipt.sampling_params["temperature"] == 2.0
     [again] = llm.generate(receipt.prompt, SamplingParams(**receipt.sampling_params))  # type: ignore[arg-type]
@@ -285,6 +285,7 @@ def test_the_reference_executor_answers_the_same(path: Path, llm: LLM) -> None:
         ({"isa": "mmx"}, ExecutorError, "mmx"),
         ({"executor": "tpu"}, ExecutorError, "tpu"),
         ({"kv_cache_dtype": "int3"}, ExecutorError, "int3"),
+        ({"activations": "int4"}, ExecutorError, "int4"),
         ({"chat_template": "no such file"}, InvalidParameter, "no such file"),
         ({"chat_template": "{% for"}, TemplateError, "not valid"),
         ({"tensor_parallel_size": 2}, UnsupportedParameter, "tensor_parallel_size"),

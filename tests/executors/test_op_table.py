@@ -4,7 +4,8 @@ Each case is a graph of one operator over given rows; the operator's value is ta
 
 - float weights and everything else in float32: 2e-6 of the sum of magnitudes (rounding, other orders of summation);
 - quantised weights: activations keep 15 bits within a block of 32, an error of at most 2^-16 of the block's largest
-  value each, so 2^-15 · Σ|w||x|max covers it with room for rounding.
+  value each, so 2^-15 · Σ|w||x|max covers it with room for rounding;
+- the profile with int8 activations: the reference rounds them alike, so that float32 rounding is all that is left.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.blocks import random_blocks
+from support.blocks import F16_FIELDS, random_blocks
 from support.steps import make_batch, new_sequences
 
 from pellucid.executors.cpu import CpuExecutor, available_isas
-from pellucid.executors.reference import ReferenceExecutor
+from pellucid.executors.reference import INT8_TYPES, ReferenceExecutor
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
 from pellucid.graph.builder import GraphBuilder, Norm
@@ -100,6 +101,70 @@ def test_linear(isa: str, type: QuantType, outputs: int) -> None:
         assert_close(found, expected, magnitude, tolerance)
         for count in ROW_COUNTS:  # a row's bits do not depend on its company
             np.testing.assert_array_equal(run(CpuExecutor(threads=1, isa=isa), graph, len(x), chunk=count), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("outputs", [1, 16, 40])
+@pytest.mark.parametrize("type", QUANTISED, ids=lambda t: t.name)
+def test_linear_with_int8_activations(isa: str, type: QuantType, outputs: int) -> None:
+    for blocks in (1, 3):
+        inputs = type.block_size * blocks
+        x, w = rows_of(max(ROW_COUNTS), inputs, seed=blocks), matrix(type, outputs, inputs, seed=outputs)
+        x[0], x[1, ::2] = 0, 1e-38  # nothing to scale, and what is too small for it
+        graph = one_op(x, lambda g, v, w=w: g.linear(v, w))
+        found = run(CpuExecutor(threads=2, isa=isa, activations="int8"), graph, len(x))
+        if type in INT8_TYPES:
+            expected = run(ReferenceExecutor("float64", activations="int8"), graph, len(x))
+            assert_close(found, expected, terms(x, w), 2e-6)
+        else:
+            np.testing.assert_array_equal(found, run(CpuExecutor(isa=isa), graph, len(x)))
+        for count in ROW_COUNTS:
+            executor = CpuExecutor(threads=1, isa=isa, activations="int8")
+            np.testing.assert_array_equal(run(executor, graph, len(x), chunk=count), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", sorted(INT8_TYPES, key=lambda t: t.name), ids=lambda t: t.name)
+def test_int8_sums_do_not_overflow(isa: str, type: QuantType) -> None:
+    """The largest code everywhere, times the largest activations of either sign."""
+    blocks = np.full((16, type.block_nbytes), 255, np.uint8)
+    for at in F16_FIELDS[type]:
+        blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
+    w = QTensor("w", type, (16, type.block_size), blocks.reshape(-1))
+    x = np.ones((8, type.block_size), np.float32)
+    x[1::2] = -1
+    x[2, ::3] = -1
+    graph = one_op(x, lambda g, v: g.linear(v, w))
+    expected = run(ReferenceExecutor("float64"), graph, len(x))  # ones are rounded to themselves
+    found = run(CpuExecutor(isa=isa, activations="int8"), graph, len(x))
+    assert_close(found, expected, terms(x, w), 2e-6)
+
+
+def terms(x: np.ndarray, w: QTensor) -> np.ndarray:
+    """What is added for each output at most: codes and minima have terms of their own, and may cancel in a weight."""
+    steps = np.abs(w.dequantize()).reshape(-1, 32).max(axis=1)  # of each block
+    largest = np.abs(x).reshape(len(x), -1, 32).max(axis=2) * 32
+    return np.asarray(largest @ steps.reshape(w.shape[0], -1).T * 4 + 1e-30)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_int8_beside_types_that_stay(isa: str) -> None:
+    """Stacked matrices, some of which read int8, with a norm before and a residual after."""
+    width = 256
+    types = (QuantType.Q4_K, QuantType.Q8_0, QuantType.F32, QuantType.Q6_K)
+    x = rows_of(21, width)
+    stacked = [matrix(t, 64, width, seed=i, name=f"w{i}") for i, t in enumerate(types)]
+    norm = Norm("rms", from_array("norm", np.ones(width, np.float32)), 1e-5, None, 0.0)
+    graph = one_op(x, lambda g, v: g.linear(v, stacked, [None] * 4, norm=norm, residual=v))
+    found = run(CpuExecutor(isa=isa, activations="int8"), graph, 21)
+    exact, plain = (
+        run(ReferenceExecutor("float64", activations="int8"), graph, 21),
+        run(CpuExecutor(isa=isa), graph, 21),
+    )
+    size = np.abs(exact).max(axis=1, keepdims=True)
+    assert np.mean(np.abs(found - exact) / size) < 1e-4  # a norm's last bit may round an activation the other way
+    np.testing.assert_array_equal(found[:, 64:192], plain[:, 64:192])
+    assert np.mean(np.abs(found - plain)[:, :64] / size) > 1e-4
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -15,7 +15,7 @@ from pellucid.errors import ExecutorError, UnsupportedModel
 from pellucid.executors import get_executor
 from pellucid.executors import reference as ops
 from pellucid.executors.base import BLOCK_SIZE, KVGroup
-from pellucid.executors.reference import ReferenceExecutor
+from pellucid.executors.reference import ReferenceExecutor, round_to_int8
 from pellucid.graph.builder import ACTIVATIONS, GraphBuilder
 from pellucid.graph.ir import Graph, Node, Value
 from pellucid.graph.weights import from_array
@@ -292,5 +292,16 @@ def test_get_executor() -> None:
         get_executor("gpu")
     with pytest.raises(ExecutorError, match="no setting threads, isa, kv_cache_dtype"):
         get_executor("reference", threads=2, isa="avx2", kv_cache_dtype="float16")
+    with pytest.raises(ExecutorError, match="no activations 'int16', expected auto or int8"):
+        get_executor("reference", activations="int16")
     with pytest.raises(ExecutorError, match="no dtype 'float16'"):
         ReferenceExecutor("float16")  # type: ignore[arg-type]
+
+
+def test_rounding_to_int8() -> None:
+    x = np.zeros((1, 96), np.float32)
+    x[0, :4] = 254, 3, -5, 1  # a step of 2; halves go to the even number
+    x[0, 64:66] = 1e-38, -1e-39  # too small to have one
+    np.testing.assert_array_equal(round_to_int8(x)[0, :4], [254, 4, -4, 0])
+    assert not round_to_int8(x)[0, 4:].any()
+    assert np.isnan(round_to_int8(np.full((1, 32), np.nan, np.float32))).all()

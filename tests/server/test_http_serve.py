@@ -165,13 +165,14 @@ def test_what_cannot_be_served_is_said(story_path: Path, tmp_path: Path) -> None
 
 def test_two_models(story_path: Path) -> None:
     arguments = ["--served-model-name", "one", "--add-model", f"two={story_path}", "--on-demand"]
-    arguments += ["--kv-cache-dtype", "q8_0"]
+    arguments += ["--kv-cache-dtype", "q8_0", "--activations", "int8"]
     with Server(str(story_path), *arguments) as server:
         assert len(server.children()) == 1
         answers = [complete(server.url, model=name).json() for name in ("one", "two")]
         assert [answer["model"] for answer in answers] == ["one", "two"]
         assert answers[0]["choices"] == answers[1]["choices"]
         assert {m["kv_cache_dtype"] for m in httpx.get(f"{server.url}/v1/models").json()["data"]} == {"q8_0"}
+        assert {m["activations"] for m in httpx.get(f"{server.url}/v1/models").json()["data"]} == {"int8"}
         error = complete(server.url)
         assert (error.status_code, error.json()["error"]["param"]) == (400, "model")
         assert len(engines := server.children()) == 2

@@ -61,7 +61,7 @@ class FakeProgram:
         windows: Sequence[int] = (0,),
     ) -> None:
         groups = tuple(KVGroup(window, num_blocks) for window in windows)
-        self.info = ProgramInfo("fake", "none", 1, "int64", groups, 0)
+        self.info = ProgramInfo("fake", "none", 1, "int64", "int64", groups, 0)
         self.batches: list[Batch] = []
         self.copies: list[BlockCopy] = []
         self.fail_next = False

@@ -34,7 +34,7 @@ from pellucid.server.messages import (
 from pellucid.text.messages import checked_messages
 
 SCRIPT = ("Once", " upon", " a", " time")
-MODEL = ModelReceipt("0", "/models/secret-folder/m.gguf", "llama", "Q4_1", "cpu", "avx2", 2, "f32", 512)
+MODEL = ModelReceipt("0", "/models/secret-folder/m.gguf", "llama", "Q4_1", "cpu", "avx2", 2, "f32", "int16", 512)
 
 
 class ScriptedClient:

@@ -55,7 +55,8 @@ def test_the_command_prints_a_table_and_writes_json(tiny: Path, tmp_path: Path) 
     arguments = ["--prefill", "20,30", "--streams", "2", "--decode", "4", "--repeats", "2", "--only", "prefill,streams"]
     out = tmp_path / "result.json"
     done = subprocess.run(
-        [*COMMAND, "bench", str(tiny), *arguments, "--kv-cache-dtype", "q8_0", "--json", str(out)],
+        [*COMMAND, "bench", str(tiny), *arguments, "--kv-cache-dtype", "q8_0", "--activations", "int8",
+         "--json", str(out)],
         capture_output=True, encoding="utf-8", timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -68,7 +69,8 @@ def test_the_command_prints_a_table_and_writes_json(tiny: Path, tmp_path: Path) 
     }  # fmt: skip
     assert {"date", "commit", "machine", "limits", "program"} <= set(result)
     assert result["program"]["kv_cache_dtype"] == "q8_0"
-    assert "KV in q8_0" in done.stdout
+    assert result["program"]["activations"] == "int8"
+    assert "activations in int8, KV in q8_0" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -158,13 +158,19 @@ def test_the_result_of_a_run(path: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     with file.open("w") as out:
         command = [*COMMAND, "run", str(path), "Hello", "-n", "9", "--json", "-q", "-c", "64"]
-        subprocess.run([*command, "--kv-cache-dtype", "q8_0"], stdout=out, check=True, timeout=60)
-    assert first_receipt(file)["kv_cache_dtype"] == "q8_0"
+        subprocess.run(
+            [*command, "--kv-cache-dtype", "q8_0", "--activations", "int8"], stdout=out, check=True, timeout=60
+        )
+    made_with = first_receipt(file)
+    assert (made_with["kv_cache_dtype"], made_with["activations"]) == ("q8_0", "int8")
     code, said = verify(path, "--results", file)
     assert (code, said.split(";")[0]) == (0, "1 requests replayed: 1 answers, 9 tokens, 0 logprobs")
     code, said = verify(path, "--results", file, "--kv-cache-dtype", "bfloat16")
     assert code == 1
     assert "cannot be compared: kv_cache_dtype was 'q8_0' (str), here 'bfloat16' (str)" in said
+    code, said = verify(path, "--results", file, "--activations", "int16")
+    assert code == 1
+    assert "cannot be compared: activations was 'int8' (str), here 'int16' (str)" in said
 
 
 def test_results_of_another_engine_are_not_compared(llm: LLM, results: Path) -> None:

@@ -3,14 +3,12 @@
 // A codec has: `code<P>(codes)`, step P (inputs 2P and 2P+1) of one group; `parts`, the number of scales in a group (1
 // or 2); `offset`, subtracted from every code; `has_min`, whether a constant is added to every weight of a part; and a
 // reader of scales: `begin(header)`, then `scale(scales, part)` and `min(scales, part)`. A weight is scale * (code -
-// offset) + min.
+// offset) + min. Where codes are unsigned, also `largest`, the largest of them, and `quad_codes<S>(codes)`, step S of
+// four inputs as bytes.
 #pragma once
 
 namespace PELLUCID_ISA {
 
-using pellucid::kPlane1;
-using pellucid::kPlane2;
-using pellucid::kPlane4;
 using pellucid::Type;
 
 // Bit field of the planes: shift right by N, or left by -N, and mask.
@@ -25,18 +23,15 @@ PELLUCID_INLINE vi shift(vi a) {
 }
 PELLUCID_INLINE vi mask16(vi a, int m) { return iand(a, iset(m | m << 16)); }
 
-template <int P>
-PELLUCID_INLINE vi plane4(const uint8_t* c) {
-    return mask16(shift<4 * (P % 4)>(iload(c + 64 * (P / 4))), 0x0f);
-}
-// Two bits of step P, placed at bit `At`.
-template <int P, int At>
-PELLUCID_INLINE vi plane2(const uint8_t* c) {
-    return mask16(shift<2 * (P % 8) - At>(iload(c + 64 * (P / 8))), 3 << At);
-}
-template <int P, int At>
-PELLUCID_INLINE vi plane1(const uint8_t* c) {
-    return mask16(shift<P - At>(iload(c)), 1 << At);
+// Where step P lies in its word, in fields of `Bits` bits: steps P and P + 2 are a byte apart (pack.cpp).
+template <int Bits, int P>
+constexpr int place = P % 4 / 2 * (8 / Bits) + P % (16 / Bits) / 4 * 2 + P % 2;
+
+// The field of step P in each int16, placed at bit `At`; Both: that of step P + 2 as well, in the upper byte.
+template <int Bits, int P, int At, bool Both = false>
+PELLUCID_INLINE vi plane(const uint8_t* c) {
+    constexpr int field = ((1 << Bits) - 1) << At;
+    return mask16(shift<Bits * place<Bits, P> - At>(iload(c + 64 * (P / (16 / Bits)))), Both ? field * 0x101 : field);
 }
 template <int P>
 PELLUCID_INLINE vi plane8(const uint8_t* c) {
@@ -47,34 +42,21 @@ PELLUCID_INLINE vi plane8(const uint8_t* c) {
         return sra16<8>(w);
 }
 
-struct Codes4 {
-    template <int P>
+// Unsigned codes of `Low` bits, and `High` bits above them in a plane of their own.
+template <int Low, int High>
+struct Planes {
+    static constexpr int largest = (1 << (Low + High)) - 1;
+    template <int P, bool Both = false>
     PELLUCID_INLINE vi code(const uint8_t* c) {
-        return plane4<P>(c);
+        if constexpr (High == 0)
+            return plane<Low, P, 0, Both>(c);
+        else
+            return ior(plane<Low, P, 0, Both>(c), plane<High, P, Low, Both>(c + 64 * Low));
     }
-};
-struct Codes5 {
-    template <int P>
-    PELLUCID_INLINE vi code(const uint8_t* c) {
-        return ior(plane4<P>(c), plane1<P, 4>(c + kPlane4));
-    }
-};
-struct Codes6 {
-    template <int P>
-    PELLUCID_INLINE vi code(const uint8_t* c) {
-        return ior(plane4<P>(c), plane2<P, 4>(c + kPlane4));
-    }
-};
-struct Codes2 {
-    template <int P>
-    PELLUCID_INLINE vi code(const uint8_t* c) {
-        return plane2<P, 0>(c);
-    }
-};
-struct Codes3 {
-    template <int P>
-    PELLUCID_INLINE vi code(const uint8_t* c) {
-        return ior(plane2<P, 0>(c), plane1<P, 2>(c + kPlane2));
+    // Step S of four inputs: those of steps P and P + 2, as the bytes 0, 2 and 1, 3 of each lane.
+    template <int S>
+    PELLUCID_INLINE vi quad_codes(const uint8_t* c) {
+        return code<S / 2 * 4 + S % 2, true>(c);
     }
 };
 struct Codes8 {
@@ -86,13 +68,13 @@ struct Codes8 {
 struct CodesIq4 {
     template <int P>
     PELLUCID_INLINE vi code(const uint8_t* c) {
-        return lookup(pellucid::kIq4Values, plane4<P>(c));
+        return lookup(pellucid::kIq4Values, plane<4, P, 0>(c));
     }
 };
 struct CodesMxfp4 {
     template <int P>
     PELLUCID_INLINE vi code(const uint8_t* c) {
-        return lookup(pellucid::kMxfp4Values, plane4<P>(c));
+        return lookup(pellucid::kMxfp4Values, plane<4, P, 0>(c));
     }
 };
 
@@ -145,25 +127,25 @@ struct SuperSigned : Base<T, C, Parts, Offset, false> {
 template <Type T>
 struct Codec;
 template <>
-struct Codec<Type::Q4_0> : Simple<Type::Q4_0, Codes4, 8> {};
+struct Codec<Type::Q4_0> : Simple<Type::Q4_0, Planes<4, 0>, 8> {};
 template <>
-struct Codec<Type::Q5_0> : Simple<Type::Q5_0, Codes5, 16> {};
+struct Codec<Type::Q5_0> : Simple<Type::Q5_0, Planes<4, 1>, 16> {};
 template <>
 struct Codec<Type::Q8_0> : Simple<Type::Q8_0, Codes8, 0> {};
 template <>
 struct Codec<Type::IQ4_NL> : Simple<Type::IQ4_NL, CodesIq4, 0> {};
 template <>
-struct Codec<Type::Q4_1> : Affine<Type::Q4_1, Codes4> {};
+struct Codec<Type::Q4_1> : Affine<Type::Q4_1, Planes<4, 0>> {};
 template <>
-struct Codec<Type::Q5_1> : Affine<Type::Q5_1, Codes5> {};
+struct Codec<Type::Q5_1> : Affine<Type::Q5_1, Planes<4, 1>> {};
 template <>
-struct Codec<Type::Q4_K> : SuperAffine<Type::Q4_K, Codes4> {};
+struct Codec<Type::Q4_K> : SuperAffine<Type::Q4_K, Planes<4, 0>> {};
 template <>
-struct Codec<Type::Q5_K> : SuperAffine<Type::Q5_K, Codes5> {};
+struct Codec<Type::Q5_K> : SuperAffine<Type::Q5_K, Planes<4, 1>> {};
 template <>
-struct Codec<Type::Q3_K> : SuperSigned<Type::Q3_K, Codes3, 2, 4> {};
+struct Codec<Type::Q3_K> : SuperSigned<Type::Q3_K, Planes<2, 1>, 2, 4> {};
 template <>
-struct Codec<Type::Q6_K> : SuperSigned<Type::Q6_K, Codes6, 2, 32> {};
+struct Codec<Type::Q6_K> : SuperSigned<Type::Q6_K, Planes<4, 2>, 2, 32> {};
 template <>
 struct Codec<Type::IQ4_XS> : SuperSigned<Type::IQ4_XS, CodesIq4, 1, 0> {};
 // Power-of-two scales, kept as bfloat16; the codebook is doubled, the scale halved.
@@ -175,7 +157,7 @@ struct Codec<Type::MXFP4> : Base<Type::MXFP4, CodesMxfp4, 1, 0, false> {
 };
 // Super-blocks of 256 with a nibble of scale and one of minimum for each 16.
 template <>
-struct Codec<Type::Q2_K> : Base<Type::Q2_K, Codes2, 2, 0, true> {
+struct Codec<Type::Q2_K> : Base<Type::Q2_K, Planes<2, 0>, 2, 0, true> {
     vf d, dmin;
     PELLUCID_INLINE_MEMBER void begin(const uint8_t* h) {
         d = load_f16(h);

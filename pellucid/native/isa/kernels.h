@@ -9,6 +9,13 @@
 
 namespace pellucid {
 
+// Thirty-two inputs of the profile with int8 activations: x ≈ q * scale with |q| ≤ 127.
+struct Block8 {
+    float scale;
+    float total, halves[2];  // scale times the sum of q: over all, and over each 16
+    int8_t q[32];            // each eight as 0 4 1 5 2 6 3 7
+};
+
 // The input of a linear: float rows, and for quantised weights the same rows as 16-bit integers in blocks of 32.
 // x ≈ q * scale with |q| ≤ 32767, so an activation keeps 15 bits within its block.
 struct Activations {
@@ -19,6 +26,7 @@ struct Activations {
     const float* scale;   // [rows, k / 32]
     const int32_t* sums;  // [rows, k / 16], sum of q over 16 inputs
     const float* totals;  // [rows, k / 32], scale times the sum of q over 32 inputs
+    const Block8* q8;     // [rows, k / 32], in place of q to totals for kernels of `linear_int8`
 };
 
 struct LinearTask {  // one panel of up to 16 outputs, for all rows
@@ -88,9 +96,11 @@ enum class Act : int { silu = 0, gelu_tanh = 1, gelu = 2 };
 struct Kernels {
     const char* name;
     void (*linear[kNumTypes])(const LinearTask&);
+    void (*linear_int8[kNumTypes])(const LinearTask&);  // null for a type that has none
     // One output row of a packed matrix in float32, times `scale`.
     void (*weight_row[kNumTypes])(const uint8_t* panel, int64_t k, int lane, float scale, float* out);
     void (*quantize_row)(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums, float* totals);
+    void (*quantize_row_int8)(const float* x, int64_t k, Block8* out);
     void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* out);
     // cos and sin are [rotary / 2] of one position.

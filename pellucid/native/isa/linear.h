@@ -253,20 +253,24 @@ void weight_row_float(const uint8_t* panel, int64_t k, int lane, float factor, f
     }
 }
 
-// Blocks of 32 with their own scale. A block that holds NaN or Inf gets a NaN scale, so that damage shows instead of
-// rounding.
+// A block of 32 inputs as integers up to `most`; returns its scale. A block that holds NaN or Inf gets a NaN scale, so
+// that damage shows instead of rounding.
+PELLUCID_INLINE float quantize_block(const float* x, float most, int16_t* q) {
+    const vf a = load(x), b = load(x + 16);
+    const float largest = hmax(max(abs(a), abs(b)));
+    const float damage = hsum(add(mul(a, set(0.0f)), mul(b, set(0.0f))));
+    const float inverse = largest > 0.0f ? most / largest : 0.0f;
+    // A largest value below 1e-34 would overflow its inverse; such a block is zero.
+    const bool tiny = !(inverse < 3.0e38f);
+    const vf by = set(tiny ? 0.0f : inverse);
+    store_i16(q, to_int(mul(a, by)));
+    store_i16(q + 16, to_int(mul(b, by)));
+    return largest / most + damage;
+}
+
 static void quantize_row(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums, float* totals) {
     for (int64_t g = 0; g < k / 32; g++, x += 32, q += 32) {
-        const vf a = load(x), b = load(x + 16);
-        const float largest = hmax(max(abs(a), abs(b)));
-        const float damage = hsum(add(mul(a, set(0.0f)), mul(b, set(0.0f))));
-        const float inverse = largest > 0.0f ? 32767.0f / largest : 0.0f;
-        // A largest value below 1e-34 would overflow its inverse; such a block is zero.
-        const bool tiny = !(inverse < 3.0e38f);
-        const vf by = set(tiny ? 0.0f : inverse);
-        store_i16(q, to_int(mul(a, by)));
-        store_i16(q + 16, to_int(mul(b, by)));
-        scale[g] = largest / 32767.0f + damage;
+        scale[g] = quantize_block(x, 32767.0f, q);
         for (int h = 0; h < 2; h++) {
             int32_t sum = 0;
             for (int i = 0; i < 16; i++) sum += q[16 * h + i];

@@ -90,6 +90,19 @@ PELLUCID_INLINE vi dot2(vi acc, vi a, vi b) {
     __asm__("" : "+x"(r.lo), "+x"(r.hi));
     return r;
 }
+// Products of four bytes in each lane, unsigned by signed: dot4 adds them as two pairs in its halves, which must not
+// overflow; add_dot4 adds what it gathered to an int32 in each lane.
+PELLUCID_INLINE vi dot4(vi acc, vi a, vi b) {
+    vi r = {_mm256_add_epi16(acc.lo, _mm256_maddubs_epi16(a.lo, b.lo)),
+            _mm256_add_epi16(acc.hi, _mm256_maddubs_epi16(a.hi, b.hi))};
+    __asm__("" : "+x"(r.lo), "+x"(r.hi));  // as in dot2
+    return r;
+}
+PELLUCID_INLINE vi add_dot4(vi total, vi acc) {
+    const __m256i one = _mm256_set1_epi16(1);
+    return {_mm256_add_epi32(total.lo, _mm256_madd_epi16(acc.lo, one)),
+            _mm256_add_epi32(total.hi, _mm256_madd_epi16(acc.hi, one))};
+}
 // table[low byte of each int16], sign-extended; the low byte must be 0…15 and the high byte 0.
 PELLUCID_INLINE vi lookup(const int8_t* table, vi index) {
     const __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));

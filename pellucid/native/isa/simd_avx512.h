@@ -78,6 +78,24 @@ PELLUCID_INLINE vi dot2(vi acc, vi a, vi b) {
     return r;
 #endif
 }
+// Products of four bytes in each lane, unsigned by signed: dot4 adds them in int32 with VNNI, else as two pairs in its
+// halves, which must not overflow; add_dot4 adds what it gathered to an int32 in each lane.
+PELLUCID_INLINE vi dot4(vi acc, vi a, vi b) {
+#ifdef __AVX512VNNI__
+    return {_mm512_dpbusd_epi32(acc.v, a.v, b.v)};
+#else
+    vi r = {_mm512_add_epi16(acc.v, _mm512_maddubs_epi16(a.v, b.v))};
+    __asm__("" : "+v"(r.v));  // as in dot2
+    return r;
+#endif
+}
+PELLUCID_INLINE vi add_dot4(vi total, vi acc) {
+#ifdef __AVX512VNNI__
+    return iadd(total, acc);
+#else
+    return {_mm512_add_epi32(total.v, _mm512_madd_epi16(acc.v, _mm512_set1_epi16(1)))};
+#endif
+}
 // table[low byte of each int16], sign-extended; the low byte must be 0…15 and the high byte 0.
 PELLUCID_INLINE vi lookup(const int8_t* table, vi index) {
     const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));

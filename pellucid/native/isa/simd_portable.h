@@ -141,6 +141,12 @@ PELLUCID_INLINE i4 pairs(int16x8_t a, int16x8_t b) {
 #endif
 PELLUCID_INLINE vi dot2(vi acc, vi a, vi b) { PELLUCID_QUARTERS(vi, E); }
 #undef E
+// Products of four bytes in each lane, unsigned by signed: dot4 adds them, add_dot4 adds what it gathered to a total.
+PELLUCID_INLINE vi dot4(vi acc, vi a, vi b) {
+    const vi even = dot2(acc, iand(a, iset(0x00ff00ff)), sra16<8>(sll16<8>(b)));
+    return dot2(even, srl16<8>(a), sra16<8>(b));
+}
+PELLUCID_INLINE vi add_dot4(vi total, vi acc) { return iadd(total, acc); }
 // table[low byte of each int16], sign-extended; the low byte must be 0…15 and the high byte 0.
 PELLUCID_INLINE vi lookup(const int8_t* table, vi index) {
     int16_t h[32];

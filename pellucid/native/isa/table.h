@@ -8,6 +8,7 @@
 #include "isa/math.h"
 #include "isa/codecs.h"
 #include "isa/linear.h"
+#include "isa/linear_int8.h"
 #include "isa/attention.h"
 #include "isa/rows.h"
 #include "isa/peak.h"
@@ -18,6 +19,7 @@ namespace PELLUCID_ISA {
 template <Type T>
 constexpr void add_quantized(pellucid::Kernels& k) {
     k.linear[(int)T] = linear_quantized<Codec<T>>;
+    if constexpr (requires { Codec<T>::largest; }) k.linear_int8[(int)T] = linear_int8<Codec<T>>;
     k.weight_row[(int)T] = weight_row_quantized<Codec<T>>;
 }
 template <Type T>
@@ -44,6 +46,7 @@ constexpr pellucid::Kernels make_table(const char* name) {
         add_quantized<Type::IQ4_XS>(k);
     add_quantized<Type::MXFP4>(k);
     k.quantize_row = quantize_row;
+    k.quantize_row_int8 = quantize_row_int8;
     k.rms_norm = rms_norm;
     k.layer_norm = layer_norm;
     k.rope = rope;

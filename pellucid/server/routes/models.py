@@ -94,5 +94,6 @@ def _model(state: ServerState, name: str) -> dict[str, Any]:
         "max_model_len": info.max_model_len,
         "quantization": info.quantization,
         "kv_cache_dtype": info.receipt.kv_cache_dtype,
+        "activations": info.receipt.activations,
         "has_chat_template": info.has_chat_template,
     }
