@@ -62,11 +62,11 @@ bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (L
 bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (LLAMA_BIN=…) and vLLM (VLLM_PYTHON=…)
 	@$(PY) benchmarks/compare_many.py $(if $(ACTIVATIONS),--activations $(ACTIVATIONS)) $(if $(LLAMA_BIN),--llama-bin "$(LLAMA_BIN)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(if $(VLLM_PYTHON),--vllm-python "$(VLLM_PYTHON)")
 
-bench-servers: setup ## our server beside llama-server (LLAMA_SERVER=program), 1 to 64 streams (MODELS=…)
-	@$(PY) benchmarks/compare_servers.py $(if $(MODELS),--models "$(MODELS)") $(if $(LLAMA_SERVER),--llama-server "$(LLAMA_SERVER)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
+bench-servers: setup ## our server beside llama-server (LLAMA_SERVER=program), 1 to 64 streams (MODELS=…, OPTIONS=--rounds=1 …)
+	@$(PY) benchmarks/compare_servers.py $(if $(MODELS),--models "$(MODELS)") $(if $(LLAMA_SERVER),--llama-server "$(LLAMA_SERVER)") $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(OPTIONS)
 
 bench-overload: setup ## slow-loris connections and too many clients; figures into the docs (MODELS=story,smollm2)
-	@$(PY) benchmarks/overload.py $(if $(MODELS),--models "$(MODELS)")
+	@$(PY) benchmarks/overload.py $(if $(MODELS),--models "$(MODELS)") $(OPTIONS)
 
 bench-scheduling: setup ## what book-keeping costs a step, and what a shared prefix saves
 	@$(PY) benchmarks/scheduling.py

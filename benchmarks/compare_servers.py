@@ -7,8 +7,8 @@ Every request has a system prompt of 256 tokens that all share, 32–512 tokens 
 one has ended. Each server is started afresh for each number of streams, with as many slots and nothing else changed,
 and answers one request before it is measured. Servers take turns; a round is each of them once.
 
-Offline is the same prompts in one `LLM.generate`: what is lost between it and the server is the server's price.
-A short run: --streams 1,8,32 --rounds 1 --requests-per-stream 1.
+Offline is the same prompts in one `LLM.generate`, as many at a time: what is lost between it and the server is the
+server's price. A short run: --streams 1,8,32 --rounds 1 --requests-per-stream 1 --mix short.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 
 import bench_models
 import machine
+from figures import put
 from plots import ratio_bars
 
 from pellucid.tools import timed_command
@@ -62,9 +63,17 @@ def main() -> None:
     if args.llama_server is not None:
         groups = [(model["title"], ratios(model)) for model in result["models"]]
         path.with_suffix(".svg").write_text(ratio_bars("Pellucid's server / llama-server", groups), encoding="utf-8")
-    for model_result in result["models"]:
-        print(table(model_result))
-    print(f"written to benchmarks/results/{path.name}")
+    tables = "\n\n".join(map(table, result["models"]))
+    print(tables)
+    peer = "" if args.llama_version is None else f" llama-server is llama.cpp {args.llama_version}."
+    shares = [one["others"] for model in result["models"] for run in model["runs"] for one in run["rounds"]]
+    put(
+        Path(__file__).resolve().parents[1] / "docs" / "serving.md",
+        "servers",
+        f"{tables}\n\n{result['machine']['cpu']}, {args.threads} threads, medians of {args.rounds} rounds, commit "
+        f"{result['commit']}, {result['date']}; other processes took at most {max(shares):.0%} of the cores.{peer} From "
+        f"`benchmarks/results/{path.name}`; `make bench-servers` makes it anew.",
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -73,6 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--streams", default="1,8,32,64")
     parser.add_argument("--requests-per-stream", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--mix", default="shared", help="lengths, as of `pellucid bench serve`")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--llama-server", type=Path, help="llama.cpp's program of that name")
     parser.add_argument("--llama-version", help="what to call it")
@@ -82,7 +92,7 @@ def arguments() -> argparse.Namespace:
 def _runs(path: Path, streams: int, args: argparse.Namespace) -> dict[str, Any]:
     """All rounds of one number of streams."""
     options = LoadOptions(
-        num_requests=max(LEAST_REQUESTS, streams * args.requests_per_stream), concurrency=streams, mix="shared"
+        num_requests=max(LEAST_REQUESTS, streams * args.requests_per_stream), concurrency=streams, mix=args.mix
     )
     rounds = []
     for number in range(args.rounds):
@@ -139,17 +149,18 @@ def _healthy(url: str) -> bool:
 
 def offline(path: Path, options: LoadOptions, threads: int) -> dict[str, Any]:
     """A fresh process, which is this file again."""
-    work = json.dumps({"path": str(path), "requests": options.num_requests, "streams": options.concurrency})
+    about = {"path": str(path), "requests": options.num_requests, "streams": options.concurrency, "mix": options.mix}
+    work = json.dumps(about)
     done = timed_command.run([sys.executable, __file__, "--worker", work, str(threads)])
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def worker(path: str, requests: int, streams: int, threads: int) -> None:
+def worker(path: str, requests: int, streams: int, mix: str, threads: int) -> None:
     from pellucid import LLM, SamplingParams
 
     with LLM(path, threads=threads, max_num_seqs=streams, max_model_len=MAX_MODEL_LEN) as llm:
-        work = jobs("shared", requests)
+        work = jobs(mix, requests)
         prompts = [f"{job.system} {job.prompt}" for job in work]
         params = [SamplingParams(temperature=0, max_tokens=job.num_new, ignore_eos=True) for job in work]
         llm.generate(prompts[0], params[0])  # as the servers answer one before they are measured
@@ -185,9 +196,16 @@ def ratios(model: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def table(model: dict[str, Any]) -> str:
-    """Medians over the rounds: tokens a second, first token and between tokens, p50 and p99 in milliseconds."""
-    lines = [f"\n{model['title']}  {'tokens/s':>20} {'first token p50 / p99 ms':>26} {'between tokens':>20}"]
+    """Medians over the rounds: tokens a second, and what is lost to offline; times as p50 / p99 in milliseconds."""
+    lines = [
+        f"**{model['title']}**",
+        "",
+        "| streams | | tokens/s | of offline | first token, p50 / p99 ms | between tokens, p50 / p99 ms |",
+        "|---|---|---|---|---|---|",
+    ]
     for run in model["runs"]:
+        whole = _median(run, "offline", "new_tokens_per_second")
+        assert whole is not None
         for engine in ("pellucid", "llama-server", "offline"):
             rate = _median(run, engine, "new_tokens_per_second")
             if rate is None:
@@ -197,7 +215,8 @@ def table(model: dict[str, Any]) -> str:
                 for key in ("first_token", "between_tokens")
                 for p50, p99 in [(_median(run, engine, key, "p50"), _median(run, engine, key, "p99"))]
             ]
-            lines.append(f"  {run['streams']:>3} streams  {engine:14} {rate:10.1f} {times[0]:>26} {times[1]:>20}")
+            share = f"{rate / whole:.0%}" if engine == "pellucid" else ""
+            lines.append(f"| {run['streams']} | {engine} | {rate:.1f} | {share} | {times[0]} | {times[1]} |")
     return "\n".join(lines)
 
 
