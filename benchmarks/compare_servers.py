@@ -71,8 +71,8 @@ def main() -> None:
         Path(__file__).resolve().parents[1] / "docs" / "serving.md",
         "servers",
         f"{tables}\n\n{result['machine']['cpu']}, {args.threads} threads, medians of {args.rounds} rounds, commit "
-        f"{result['commit']}, {result['date']}; other processes took at most {max(shares):.0%} of the cores.{peer} From "
-        f"`benchmarks/results/{path.name}`; `make bench-servers` makes it anew.",
+        f"{result['commit']}, {result['date']}; other processes took at most {max(shares):.0%} of the cores.{peer} "
+        f"From `benchmarks/results/{path.name}`; `make bench-servers` makes it anew.",
     )
 
 

@@ -91,13 +91,52 @@ def test_servers_are_compared_by_medians() -> None:
     (rate, rates), (time, times) = compare_servers.ratios(model)
     assert (rate, time) == ("8 streams, tokens/s", "8 streams, first token p99")
     assert (rates, times) == (pytest.approx(4.0), pytest.approx(2.0))
-    lines = compare_servers.table(model).splitlines()[2:]
-    assert [line.split()[2:4] for line in lines] == [
-        ["pellucid", "40.0"],
-        ["llama-server", "10.0"],
-        ["offline", "40.0"],
+    assert compare_servers.table(model).splitlines()[4:] == [
+        "| 8 | pellucid | 40.0 | 100% | 200 / 400 |  |",
+        "| 8 | llama-server | 10.0 |  | 400 / 800 |  |",
+        "| 8 | offline | 40.0 |  |  |  |",
     ]
-    assert "200 / 400" in lines[0]
+
+
+def test_overload_is_told_by_its_ratios() -> None:
+    import overload
+
+    def half(p99: float, rate: float, answered: int = 10, refused: int = 0) -> dict[str, object]:
+        times = {"p50": 0.01, "p90": 0.02, "p99": 0.05} if refused else None
+        return {
+            "options": {"num_requests": 10}, "answered": answered, "whole": {"p99": p99}, "requests_per_second": rate,
+            "errors": {"429": refused} if refused else {}, "refusal": times,
+        }  # fmt: skip
+
+    model = {
+        "name": "m", "alone": half(1.0, 5.0), "beside lorises": half(1.5, 5.0), "unloaded": half(2.0, 10.0),
+        "overloaded": half(9.0, 9.5, answered=9, refused=30),
+    }  # fmt: skip
+    assert overload.table([model]).splitlines()[2] == (
+        "| m | 1.00 s | 1.50 s | 1.50 | 10.0 | 9.5 | 0.95 | 30 | 10 ms | 50 ms | 1 |"
+    )
+
+
+def test_faults_are_told_by_the_longest_times() -> None:
+    import faults
+
+    kinds = {"engine_killed": {"times": 5, "unready": 1.25}, "SIGTERM at rest": {"times": 6, "ended": 0.5}}
+    assert faults.about(kinds).startswith("2 kinds, each at least 5 times; never longer than 1.2 s")
+    assert faults.table(kinds).splitlines()[2:] == [
+        "| engine killed | 5 | 1.25 s |  |",
+        "| SIGTERM at rest | 6 |  | 0.50 s |",
+    ]
+
+
+def test_figures_stand_between_their_marks(tmp_path: Path) -> None:
+    import figures
+
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n")
+    figures.put(page, "x", r"new \1")
+    assert page.read_text() == "a\n<!-- x -->\nnew \\1\n<!-- end of x -->\nb\n"
+    with pytest.raises(ValueError, match="0 places"):
+        figures.put(page, "y", "z")
 
 
 FAKE_SERVER = """#!{python}
