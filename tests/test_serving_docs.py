@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ def output(*command: str) -> str:
 def test_the_commands_and_the_python_run(smollm2_path: Path) -> None:
     with Server(str(smollm2_path), "--served-model-name", "smollm2", "-c", "512") as server:
         [commands] = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+        [of_the_readme] = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+        assert "Paris" in output("bash", "-e", "-c", of_the_readme.replace("http://127.0.0.1:8000", server.url))
         printed = output("bash", "-e", "-c", commands.replace("http://127.0.0.1:8000", server.url))
         assert "Paris" in printed
         assert "data: [DONE]" in printed
@@ -47,6 +50,9 @@ def test_the_commands_and_the_python_run(smollm2_path: Path) -> None:
 
 
 def test_the_commands_that_measure_parse() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    [of_the_readme] = re.findall(r"^    pellucid bench serve (.*?) +#", readme, re.MULTILINE)
+    assert build_parser("bench serve").parse_args(shlex.split(of_the_readme)).concurrency == 4
     lines = re.findall(r"^\$ pellucid bench serve (.*)$", PAGE, re.MULTILINE)
     assert [build_parser("bench serve").parse_args(shlex.split(line)).requests for line in lines] == [128, 100, 100]
 
@@ -78,6 +84,15 @@ def test_the_limits_are_the_defaults() -> None:
     ):
         assert text in PAGE
     assert limits.body_time == limits.write_time == limits.idle_time == 60
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    unit = (ROOT / "examples" / "pellucid.service").read_text("utf-8")
+    (tmp_path / "pellucid.service").write_text(unit.replace("/opt/pellucid/bin/pellucid", sys.executable), "utf-8")
+    command = ["systemd-analyze", "verify", str(tmp_path / "pellucid.service")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
