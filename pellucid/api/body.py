@@ -78,8 +78,11 @@ class Body:
         return texts
 
     def prompts(self, name: str) -> list[Any]:
-        """One text, one list of token ids, or a list of either."""
-        return prompts(name, self.required(name))
+        """One text, one list of token ids, or a list of either; none of them empty."""
+        found = prompts(name, self.required(name))
+        if not all(found):
+            raise InvalidParameter(name, "expected text or token ids, got nothing")
+        return found
 
 
 def checked_salt(value: Any) -> str:

@@ -115,6 +115,7 @@ def test_echo(http: Http) -> None:
         (COMPLETIONS, {"prompt": [1, "a"]}, "prompt"),
         (COMPLETIONS, {"prompt": [1.5]}, "prompt"),
         (COMPLETIONS, {"prompt": [[1], [2**40]]}, "prompt"),
+        ("/v1/embeddings", {"input": ["a", ""]}, "input"),
         ("/v1/embeddings", {"input": []}, "input"),
         ("/v1/embeddings", {"input": "a", "encoding_format": []}, "encoding_format"),
         ("/v1/embeddings", {"input": "a", "dimensions": 0}, "dimensions"),
