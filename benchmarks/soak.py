@@ -30,7 +30,7 @@ STORY = ROOT.parent / "shared" / "models" / "story"
 
 from support.leaky_server import LeakyServer  # noqa: E402  (bench_models has put tests/ on the path)
 from support.server import Server  # noqa: E402
-from support.soak import MAX_GROWTH, Report, arguments, soak  # noqa: E402
+from support.soak import MAX_GROWTH, Mix, Report, arguments, soak  # noqa: E402
 
 WARM_UP = 10_000
 CONTROL = 5_000
@@ -60,7 +60,9 @@ def control(scale: float) -> dict[str, Any]:
 def smollm2(scale: float) -> dict[str, Any]:
     path = bench_models.find("smollm2", STORY, with_peer=False).path
     counts = scaled(1_500, scale), scaled(2_000, scale)
-    report = run(Server, path, *counts, "--kv-cache-memory", "32MiB", num_looks=20, speller="main")
+    report = run(
+        Server, path, *counts, "--kv-cache-memory", "32MiB", num_looks=20, mix=Mix("main", max_tokens=8, max_repeats=1)
+    )
     return {**figures(report), "within_limits": is_within_limits(report)}
 
 

@@ -60,12 +60,21 @@ FORM = {
 Ask = tuple[str, str, bytes]
 
 
-def good(rng: random.Random, number: int, speller: str) -> Ask:
-    """One of every kind that the API has, with lengths and seeds of its own; `speller` is a model that knows "{"."""
-    prompt = f"One day, friend number {number} " + "went to the park and " * rng.randint(0, 8)
-    length = {"max_tokens": rng.randint(1, 24), "seed": number}
+@dataclass(frozen=True)
+class Mix:
+    """What is asked. `speller` is a model that knows "{"; the longest prompt repeats `max_repeats` times six tokens."""
+
+    speller: str = "tiny"
+    max_tokens: int = 24
+    max_repeats: int = 8
+
+
+def good(rng: random.Random, number: int, mix: Mix) -> Ask:
+    """One of every kind that the API has, with lengths and seeds of its own."""
+    prompt = f"One day, friend number {number} " + "went to the park and " * rng.randint(0, mix.max_repeats)
+    length = {"max_tokens": rng.randint(1, mix.max_tokens), "seed": number}
     messages = [{"role": "user", "content": prompt}]
-    spelt = {"model": speller, "messages": messages, "max_tokens": 60, "seed": number}
+    spelt = {"model": mix.speller, "messages": messages, "max_tokens": 60, "seed": number}
     form = {"type": "json_schema", "json_schema": {"name": "mood", "strict": True, "schema": FORM}}
     tools = {"tools": [CALL], "tool_choice": "required", "tool_prompt": True, "parallel_tool_calls": False}
     path, body = rng.choice([
@@ -83,7 +92,7 @@ def good(rng: random.Random, number: int, speller: str) -> Ask:
         ("/v1/messages", {"messages": messages, "max_tokens": length["max_tokens"], "stream": True}),
         ("/v1/embeddings", {"input": [prompt, "a cat"]}),
         ("/v1/rerank", {"query": prompt, "documents": ["the park", f"{number} friends"]}),
-        ("/v1/classify", {"model": speller, "input": prompt, "labels": ["happy", "sad"]}),
+        ("/v1/classify", {"model": mix.speller, "input": prompt, "labels": ["happy", "sad"]}),
         ("/tokenize", {"prompt": prompt}),
         ("/detokenize", {"tokens": [5, 6, 7, number % 2000]}),
     ])  # fmt: skip
@@ -138,9 +147,9 @@ class Footprint:
 class Soak:
     """Requests at `server`, whose temporary files would lie in `folder`."""
 
-    def __init__(self, server: Server, folder: Path, speller: str = "tiny", seed: int = 0) -> None:
+    def __init__(self, server: Server, folder: Path, mix: Mix, seed: int = 0) -> None:
         self.tally = Tally()
-        self._server, self._folder, self._speller = server, folder, speller
+        self._server, self._folder, self._mix = server, folder, mix
         self._site = Site.of(server.url)
         self._rng = random.Random(seed)
         self._count = 0
@@ -158,7 +167,7 @@ class Soak:
 
     async def _one(self, number: int) -> None:
         kind = self._rng.random()
-        asked = bad(self._rng, number) if kind < 0.1 else good(self._rng, number, self._speller)
+        asked = bad(self._rng, number) if kind < 0.1 else good(self._rng, number, self._mix)
         try:
             if 0.1 <= kind < 0.2:
                 try:
@@ -262,7 +271,7 @@ class Report:
 
 
 def soak(
-    server: Server, folder: Path, warm_up: int, count: int, *, num_looks: int = NUM_LOOKS, speller: str = "tiny"
+    server: Server, folder: Path, warm_up: int, count: int, *, num_looks: int = NUM_LOOKS, mix: Mix | None = None
 ) -> Report:
     """What `count` requests do after `warm_up` ones; `folder` is where temporary files of the server would lie.
 
@@ -270,7 +279,7 @@ def soak(
     """
 
     async def run() -> Report:
-        work = Soak(server, folder, speller)
+        work = Soak(server, folder, mix or Mix())
         assert (await ask_json(Site.of(server.url), "/v1/models"))["data"]
         await work.run(warm_up, 2 * CONCURRENCY)  # batches larger than any that follow
         looks = [(work.tally.total, await work.footprint())]
