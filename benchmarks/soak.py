@@ -1,11 +1,12 @@
-"""Tens of thousands of mixed requests to a server, and what they leave behind; the figures go into a result file.
+"""Tens of thousands of mixed requests to a server, and what they leave behind.
 
     python benchmarks/soak.py [PART ...]             some of them; all without a name
 
 Each part starts a server and asks it good requests, bad ones (a tenth) and ones that are cancelled (a tenth): every one
 must be answered as it should be. After a warm-up the server's memory is looked at, as are its files and threads, each
 time when nothing is left to do. The control is a server that keeps 1 KiB of every request: that must be found in a
-tenth of the requests. The tests run the same code with small counts. What is wrong ends it with an error.
+tenth of the requests. The tests run the same code with small counts. What is wrong ends it with an error. The figures
+go into a result file and docs/operations.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import bench_models
 import machine
+from figures import put
 
 from pellucid.tools.bench import source_commit
 
@@ -135,7 +137,33 @@ def write(header: dict[str, Any], part: str, found: dict[str, Any]) -> None:
     target = RESULTS / f"{header['date']}-{str(header['commit']).rstrip('+')}-soak.json"
     result = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else header
     target.write_text(json.dumps({**result, part: found}, indent=1) + "\n", encoding="utf-8")
-    print(f"  written to {target.relative_to(ROOT)}", flush=True)
+    put(ROOT / "docs" / "operations.md", "soak", table(json.loads(target.read_text(encoding="utf-8")), target))
+    print(f"  written to {target.relative_to(ROOT)} and docs/operations.md", flush=True)
+
+
+TITLES = {
+    "story": "Story (656 K)",
+    "smollm2": "SmolLM2 135M",
+    "control": "Story, each process keeping 1 KiB of each request",
+}
+
+
+def table(result: dict[str, Any], source: Path) -> str:
+    """Of a result file with some of the parts."""
+    rows = ["| server | requests | answered | refused | cancelled | otherwise | memory, bytes a request |"]
+    rows.append("|---" * 7 + "|")
+    for part, title in TITLES.items():
+        if part in result:
+            found = result[part]
+            names = ("requests", "answered", "refused", "cancelled", "unanswered_or_wrong")
+            slope, whole = sum(found["growth_bytes_a_request"]), found["growth_first_to_last_bytes_a_request"]
+            cells = [title, *(f"{found[name]:,}" for name in names), f"{slope:,.0f} ({whole:,.0f})"]
+            rows.append(f"| {' | '.join(cells)} |")
+    note = (
+        "Memory is RssAnon + VmSwap of all processes of the server after a warm-up: the median slope between any two\n"
+        f"looks, and in brackets from the first look to the last. `benchmarks/results/{source.name}`."
+    )
+    return "\n".join([*rows, "", note])
 
 
 if __name__ == "__main__":
