@@ -1,4 +1,4 @@
-"""What each type of KV cache costs in accuracy, and what it gives in speed: `make quality` writes docs/quality.md.
+"""What KV cache types and int8 activations cost in accuracy and give in speed: `make quality` writes docs/quality.md.
 
 Accuracy is the divergence of the next-token distribution from float32 of the same weights, computed by the reference
 executor, over one English text. Speed is decoding at the end of a long context.
@@ -31,6 +31,8 @@ from pellucid.tools.neighbours import Neighbours
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "quality.md"
 TEXT = ROOT / "docs" / "architecture.md"
+WAYS = {kind: {"kv_cache_dtype": kind} for kind in KV_KINDS}
+WAYS["float16, activations in int8"] = {"kv_cache_dtype": "float16", "activations": "int8"}
 STEP = 64  # rows whose logits are compared at a time
 
 PAGE = """# Quality beside speed
@@ -44,9 +46,10 @@ next token, and how often the most likely token is the same. All of it on {cpu},
 
 {tables}
 
-Activations of quantised weights keep 15 bits ([decision 1](decisions/0001-numerics-of-linear-layers.md)); that share
-of the divergence is in every row, and is all there is with float32 keys and values. `q8_0` stores eight bits, with a
-float32 scale for each 32 numbers of a head; like `bfloat16` it is never chosen by itself.
+Activations of quantised weights keep 15 bits ([decision 1](decisions/0001-numerics-of-linear-layers.md)), but for
+`activations="int8"` ([decision 8](decisions/0008-int8-activations.md)); that share of the divergence is in every row,
+and is all there is with float32 keys and values. `q8_0` stores eight bits, with a float32 scale for each 32 numbers of
+a head; like `bfloat16` and int8 activations it is never chosen by itself.
 [Decision 2](decisions/0002-kv-cache-in-float16.md) says why float16 is the default.
 
 Other processes used {others} of the cores meanwhile, which changes speeds only.
@@ -86,18 +89,18 @@ def main() -> None:
 
 
 def compare(path: Path, num_tokens: int) -> dict[str, dict[str, Any]]:
-    """For each type of KV cache: mean and largest divergence from the reference, and agreement of the top token."""
+    """For each of WAYS: mean and largest divergence from the reference, and agreement of the top token."""
     with open_checkpoint(path) as checkpoint:
         _, graph = build_model(checkpoint)
         graph = fuse(graph)
         ids = Tokenizer.from_checkpoint(checkpoint).encode(TEXT.read_text(encoding="utf-8"))[:num_tokens]
         num_blocks = -(-len(ids) // BLOCK_SIZE)
         makers: dict[str, Executor] = {"reference": get_executor("reference")}
-        makers |= {kind: get_executor("cpu", kv_cache_dtype=kind) for kind in KV_KINDS}
+        makers |= {kind: get_executor("cpu", **settings) for kind, settings in WAYS.items()}
         programs = {name: maker.compile(graph, num_blocks) for name, maker in makers.items()}
     walks = {name: logits_of(program, ids) for name, program in programs.items()}
-    found: dict[str, list[npt.NDArray[np.float64]]] = {kind: [] for kind in KV_KINDS}
-    same = dict.fromkeys(KV_KINDS, 0)
+    found: dict[str, list[npt.NDArray[np.float64]]] = {kind: [] for kind in WAYS}
+    same = dict.fromkeys(WAYS, 0)
     for expected in walks.pop("reference"):
         for kind, walk in walks.items():
             logits = next(walk)
@@ -135,7 +138,7 @@ def divergence(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]
 
 def speed(path: Path, kind: str, context: int) -> dict[str, float]:
     """Tokens a second at the context's end and in its prefill, and bytes of a token's keys and values."""
-    result = bench(str(path), BenchOptions(kv_cache_dtype=kind, context=context, repeats=1, only=("context",)))
+    result = bench(str(path), BenchOptions(**WAYS[kind], context=context, repeats=1, only=("context",)))
     return {
         "prefill": result["samples"][f"prefill_{context}"][0],
         "decode": result["samples"][f"decode_1_at_{context}"][0],
