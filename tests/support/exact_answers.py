@@ -87,7 +87,7 @@ def random_asks(count: int, rng: random.Random, settings: Sequence[dict[str, Any
 def _random_ask(rng: random.Random, own: dict[str, Any], beginnings: list[str], calls: bool) -> Ask:
     path = rng.choice([path for path in PATHS if own.keys() <= BODIES[path]["properties"].keys() | {"stop"}])
     prompt = (rng.choice(beginnings) if rng.random() < 2 / 3 else "") + _text(rng, 20)
-    most, contest = rng.randint(1, 40), not own.keys().isdisjoint(CONTESTS)
+    most, contest = rng.randint(4, 40), not own.keys().isdisjoint(CONTESTS)
     body: dict[str, Any] = {
         **own,
         "seed": rng.randrange(2**64),
