@@ -203,3 +203,13 @@ def test_tls(story_path: Path, tmp_path: Path) -> None:
         assert answer.json()["usage"]["completion_tokens"] == 4
         with pytest.raises(httpx.HTTPError):
             httpx.get(server.url.replace("https", "http"), timeout=10)
+
+
+def test_the_options_strict_and_api_key(story_path: Path) -> None:
+    with Server(str(story_path), "--no-strict", "--api-key", "on-the-command-line") as server:
+        assert "--api-key is visible to every user" in server.log
+        assert complete(server.url).status_code == 401
+        body = {**STORY, "max_tokens": 4, "frobnicate": 1}
+        headers = {"authorization": "Bearer on-the-command-line"}
+        answer = httpx.post(f"{server.url}/v1/completions", json=body, headers=headers, timeout=60)
+        assert (answer.status_code, answer.headers["x-pellucid-ignored"]) == (200, "frobnicate")
