@@ -35,6 +35,7 @@ class Admission:
         self._started: deque[float] = deque(maxlen=4096)  # when requests left the queue, in the window
         self._since = clock()
         self.num_requests = 0
+        self.num_arriving = 0
         self.num_tokens = 0
 
     @contextmanager
@@ -56,8 +57,19 @@ class Admission:
 
     def refuse_when_full(self) -> None:
         """Raises HttpError, 429, if there is no place for any request: asked before a body is read."""
-        if self.num_requests >= self._max_requests:
-            raise self._full(f"{self.num_requests:,} requests are waiting")
+        num_requests = self.num_requests + self.num_arriving
+        if num_requests >= self._max_requests:
+            raise self._full(f"{num_requests:,} requests are waiting")
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Keep a place from when a body is there until `queue` is asked: of a crowd that comes at once, those for whom
+        there is none need not wait until the others' bodies are understood."""
+        self.num_arriving += 1
+        try:
+            yield
+        finally:
+            self.num_arriving -= 1
 
     def started(self, waiting: Waiting) -> None:
         """The request has its first token."""

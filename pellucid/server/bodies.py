@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from pellucid.server.boundary import call_of
+from pellucid.server.boundary import QUEUED_PATHS, call_of
 from pellucid.server.errors import HttpError
 from pellucid.server.settings import Limits
 from pellucid.server.state import state_of
@@ -27,7 +27,12 @@ async def read_object(request: Request) -> dict[str, Any]:
     limits = state_of(request).settings.limits
     _check_headers(request, limits)
     body = await _read(request.receive, limits.body_nbytes)
-    call_of(request.scope).body_nbytes = len(body)
+    call = call_of(request.scope)
+    call.body_nbytes = len(body)
+    if request.scope["path"] in QUEUED_PATHS:
+        admission = state_of(request).admission
+        admission.refuse_when_full()
+        call.arrival.enter_context(admission.arriving())
     value = parse(body, limits)
     if not isinstance(value, dict):
         raise HttpError(400, "invalid_json", "the body: expected a JSON object")

@@ -39,7 +39,8 @@ _access = logging.getLogger("pellucid.access")
 class Call:
     """One request on its way through the server. `notes` go into its line of the log, `headers` into its answer.
 
-    `while_it_lasts`: what it holds until it is answered; whoever goes on afterwards takes it over.
+    `while_it_lasts`: what it holds until it is answered; whoever goes on afterwards takes it over. `arrival`: its place
+    before it asks for one in the queue (admission.py).
     """
 
     request_id: str
@@ -48,6 +49,7 @@ class Call:
     notes: dict[str, object] = field(default_factory=dict)
     headers: list[Header] = field(default_factory=list)
     while_it_lasts: ExitStack = field(default_factory=ExitStack)
+    arrival: ExitStack = field(default_factory=ExitStack)
     trace: RequestTrace | None = None
 
     @property
@@ -122,6 +124,7 @@ class Boundary:
         if path in QUEUED_PATHS and scope["method"] == "POST":
             state.admission.refuse_when_full()
         call.while_it_lasts.enter_context(state.request())
+        call.while_it_lasts.enter_context(call.arrival)
         return None
 
     def _record(self, scope: Scope, call: Call, status: int, seconds: float) -> None:

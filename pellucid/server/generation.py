@@ -56,6 +56,7 @@ class Generation:
         not_started = len(self._requests)
         last: dict[tuple[int, int], float] = {}
         num_tokens = sum(map(self._num_tokens, self._requests))
+        self._call.arrival.close()
         with self._trace or nullcontext(), state.admission.queue(num_tokens) as waiting:
             async with aclosing(self._answers()) as answers:
                 async for i, answer in answers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ class LoadOptions:
     rate: or requests a second on average, at the times of a Poisson process, whatever the server manages (open loop).
     slo_ttft, slo_itl: seconds to the first token, and between tokens on average, for an answer to count as good.
     slow_loris: connections beside the load that send a request's head so slowly that it never ends.
-    retry: a client that is refused comes again with the same request, after the time that the server names.
+    retry: a client that is refused comes again with the same request, after the time that the server names and up to a
+        quarter more, as clients do.
     timeout: seconds after which a client gives up.
     """
 
@@ -115,7 +117,7 @@ async def _run(
     site: Site, work: list[Job], model: str, options: LoadOptions, say: Callable[[str], None]
 ) -> list[Sample]:
     samples: list[Sample] = []
-    begun, num_done = time.perf_counter(), 0
+    begun, num_done, rng = time.perf_counter(), 0, random.Random(options.seed)
 
     async def one(job: Job) -> None:
         nonlocal num_done
@@ -125,7 +127,7 @@ async def _run(
             samples.append(sample)
             if sample.retry_after is None or not options.retry:
                 break
-            await asyncio.sleep(sample.retry_after)
+            await asyncio.sleep(sample.retry_after * rng.uniform(1.0, 1.25))
         num_done += 1
         say(f"{num_done} of {len(work)} requests")
 

@@ -30,6 +30,18 @@ def test_places_are_bounded_by_requests_and_by_tokens() -> None:
     assert (admission.num_requests, admission.num_tokens) == (0, 0)
 
 
+def test_those_that_arrive_count_for_those_that_come_after_them() -> None:
+    admission = Admission(2, 100)
+    with admission.arriving():
+        admission.refuse_when_full()
+        with admission.arriving(), pytest.raises(HttpError):
+            admission.refuse_when_full()
+    with admission.queue(1), admission.arriving(), pytest.raises(HttpError):
+        admission.refuse_when_full()
+    with admission.queue(1), admission.queue(1):
+        assert admission.num_arriving == 0
+
+
 def test_an_empty_queue_takes_a_request_of_any_length() -> None:
     admission = Admission(2, 100, clock=Clock())
     with admission.queue(1000), pytest.raises(HttpError), admission.queue(1):

@@ -138,6 +138,7 @@ async def _read(request: Request, client: ModelClient, num_prompts: int, work: C
     """The result of `work`, which waits in the queue like any other."""
     num_tokens = min(call_of(request.scope).body_nbytes // CHARS_PER_TOKEN, num_prompts * context_of(client))
     try:
+        call_of(request.scope).arrival.close()
         with state_of(request).admission.queue(num_tokens):
             return await until_disconnected(request.receive, work)
     finally:
