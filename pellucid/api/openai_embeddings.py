@@ -11,6 +11,7 @@ from typing import Any
 
 from pellucid.api.body import Body
 from pellucid.api.other_schemas import POOLINGS
+from pellucid.errors import InvalidParameter
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 
@@ -33,9 +34,13 @@ class EmbeddingsRequest:
 
 def parse_embeddings(body: Body) -> EmbeddingsRequest:
     """Raises InvalidParameter, which names the field."""
+    prompts = body.prompts("input")
+    if not all(prompts):
+        raise InvalidParameter("input", "expected texts and lists of token ids that are not empty")
+    body.optional_text("user")
     return EmbeddingsRequest(
         model=body.optional_text("model"),
-        prompts=body.prompts("input"),
+        prompts=prompts,
         form=body.one_of("encoding_format", ("float", "base64"), "float"),
         pooling=body.one_of("pooling", POOLINGS, "mean"),
         normalize=body.boolean("normalize", True),

@@ -117,6 +117,8 @@ def test_echo(http: Http) -> None:
         (COMPLETIONS, {"prompt": [[1], [2**40]]}, "prompt"),
         ("/v1/embeddings", {"input": ["a", ""]}, "input"),
         ("/v1/embeddings", {"input": []}, "input"),
+        ("/v1/embeddings", {"input": [""]}, "input"),
+        ("/v1/embeddings", {"input": "a", "user": False}, "user"),
         ("/v1/embeddings", {"input": "a", "encoding_format": []}, "encoding_format"),
         ("/v1/embeddings", {"input": "a", "dimensions": 0}, "dimensions"),
         ("/v1/score", {"text_1": ["a"], "text_2": "b"}, "text_1"),

@@ -86,7 +86,7 @@ def _json() -> None:
         "an endless string": b'{"prompt": "' + b'\\"' * 500_000,
         "an endless number": b'{"prompt": ' + b"9" * 100_000,
     }.items():
-        _add(f"JSON: {name}", COMPLETIONS, body, "invalid_json")
+        _add(f"JSON: {name}", COMPLETIONS, body, "invalid_json", *((400,) if body else (400, 415)))
 
 
 def _forms() -> None:
