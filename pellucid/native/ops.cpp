@@ -241,16 +241,14 @@ class Attention : public Op {
             highest = std::max<int64_t>(highest, s.positions[s.query_start[b + 1] - 1]);
         return highest / kKeyPart + 1;
     }
-    int64_t block_bytes(const Context& c, int64_t columns) const {
-        return shape_.num_kv_heads * kv_head_bytes(c.kv_kind, columns);
-    }
     void store(const Step& s, Context& c, int64_t r) const {
         Context::Cache& cache = c.caches[(size_t)shape_.cache];
-        const int64_t slot = s.slot_mapping[cache.group * s.num_tokens + r], block = slot / 16;
-        c.kernels->store_kv[(int)c.kv_kind](row_of(s, k_, r), row_of(s, v_, r),
-                                            cache.keys.data() + block * block_bytes(c, shape_.head_size),
-                                            cache.values.data() + block * block_bytes(c, padded_head(shape_.head_size)),
-                                            (int)(slot % 16), shape_.num_kv_heads, shape_.head_size);
+        c.kernels->store_kv[(int)c.kv_kind](row_of(s, k_, r), row_of(s, v_, r), cache.keys.data(), cache.values.data(),
+                                            s.slot_mapping[cache.group * s.num_tokens + r], blocks_of(c, cache),
+                                            shape_.num_kv_heads, shape_.head_size);
+    }
+    static int64_t blocks_of(const Context& c, const Context::Cache& cache) {
+        return c.num_blocks[(size_t)cache.group];
     }
     AttendTask task_of(const Step& s, const Context& c, int64_t unit) const {
         // The longest contexts are usually last in a sequence; claim those row groups first.
@@ -270,9 +268,9 @@ class Attention : public Op {
         const Context::Cache& cache = c.caches[(size_t)shape_.cache];
         t.keys = cache.keys.data();
         t.values = cache.values.data();
+        t.cache_blocks = blocks_of(c, cache);
         t.block_table = s.block_tables + (cache.group * s.num_seqs + b) * s.max_blocks;
         t.num_blocks = s.max_blocks;
-        t.num_kv_heads = shape_.num_kv_heads;
         t.kv_head = kv_head;
         t.head_size = shape_.head_size;
         t.scale = shape_.scale;

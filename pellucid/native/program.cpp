@@ -24,7 +24,7 @@ int Program::add_matrix(Type type, int64_t n, int64_t k) {
 int Program::add_cache(int group, int num_kv_heads, int head_size) {
     const int64_t heads = context_.num_blocks.at((size_t)group) * num_kv_heads;
     const auto bytes = [&](int columns) { return (size_t)(heads * kv_head_bytes(context_.kv_kind, columns)); };
-    context_.caches.push_back({group, Memory(bytes(head_size)), Memory(bytes(padded_head(head_size)))});
+    context_.caches.push_back({group, num_kv_heads, Memory(bytes(head_size)), Memory(bytes(padded_head(head_size)))});
     return (int)context_.caches.size() - 1;
 }
 
@@ -52,12 +52,15 @@ int64_t Program::pack(int id, const uint8_t* stored, int64_t first, int64_t rows
 
 void Program::copy_blocks(const BlockCopy* copies, int64_t count) {
     for (Context::Cache& cache : context_.caches) {
-        const size_t blocks = (size_t)context_.num_blocks[(size_t)cache.group];
+        const int64_t blocks = context_.num_blocks[(size_t)cache.group];
         for (Memory* m : {&cache.keys, &cache.values}) {
-            const size_t bytes = m->size() / blocks;
+            const size_t bytes = m->size() / (size_t)(blocks * cache.num_kv_heads);
+            const auto at = [&](int64_t head, int64_t block) {
+                return m->data() + (size_t)(head * blocks + block) * bytes;
+            };
             for (const BlockCopy* c = copies; c < copies + count; c++)
-                if (c->group == cache.group)
-                    std::memcpy(m->data() + c->destination * bytes, m->data() + c->source * bytes, bytes);
+                for (int64_t head = 0; c->group == cache.group && head < cache.num_kv_heads; head++)
+                    std::memcpy(at(head, c->destination), at(head, c->source), bytes);
         }
     }
 }

@@ -52,8 +52,8 @@ struct Context {
     bool int8_activations;            // for linears of the types that Kernels::linear_int8 has
     std::vector<int64_t> num_blocks;  // of each KV group
     struct Cache {
-        int group;
-        Memory keys, values;
+        int group, num_kv_heads;
+        Memory keys, values;  // of each kv head all blocks, one after the other
     };
     std::vector<Cache> caches;
     std::vector<Memory> thread_scratch;

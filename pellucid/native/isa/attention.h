@@ -16,8 +16,18 @@
 //   one row and one head at a time                        18                18                10
 //   tiles of 6 queries                                    30                28                17
 //   the next chunk fetched while one is read              32                29                23
-// Without its exponentials the last one reaches 36. Dropped: fetching ahead in bursts before each block (1 row: 20),
-// and in every tile instead of the first (heads of 256: 30 instead of 34).
+//   a head's blocks side by side in memory                35                27                21
+// The last line was taken on a busier machine, where the one before it gave 34, 27 and 18: blocks that follow one
+// another in the table are now read as one stream, from half as many pages. Without its exponentials the line before
+// reaches 36. Dropped: fetching ahead in bursts before each block (1 row: 20), in every tile instead of the first
+// (heads of 256: 30 instead of 34), not at all (17) or two chunks ahead (no change); huge pages and heads apart (23,
+// but a cache that is hardly used would take 2 MiB for the keys and for the values of each layer).
+//
+// q8_0, where a code must be widened, converted and scaled:
+//   a scale on each code                                  24                20                18
+//   a scale on each sum of 32 codes, and on each weight   25                21                19
+//   codes widened as they are loaded (simd_avx2.h)        30                24                20
+//   a head's blocks side by side in memory                30                24                25
 #pragma once
 
 namespace PELLUCID_ISA {
@@ -30,8 +40,7 @@ using pellucid::KvKind;
 using pellucid::padded_head;
 
 // What a cached key or value is stored as. `Eighth` is a code of eight bits; 32 of them, of one token and head, share a
-// float32 scale, and the scales of a head's block stand behind its codes: of keys [groups of 32, 16], of values
-// [16, groups of 32].
+// float32 scale, and the scales of a head's block stand behind its codes, [groups of 32, 16] for keys and for values.
 struct Half {
     uint16_t bits;
 };
@@ -52,21 +61,13 @@ constexpr KvKind kind_of<Eighth> = KvKind::q8_0;
 template <class KV>
 constexpr bool is_scaled = kind_of<KV> == KvKind::q8_0;
 
-PELLUCID_INLINE vf load_kv(const float* p, vf) { return load(p); }
-PELLUCID_INLINE vf load_kv(const Half* p, vf) { return load_f16(p); }
-PELLUCID_INLINE vf load_kv(const Brain* p, vf) { return load_bf16(p); }
-PELLUCID_INLINE vf load_kv(const Eighth* p, vf scale) { return mul(to_float(load_i8((const uint8_t*)p)), scale); }
-// What `scale` of load_kv is, where there are scales.
-template <class KV>
-PELLUCID_INLINE vf key_scale(const KV* keys, int head_size, int d) {
-    if constexpr (is_scaled<KV>) return load((const float*)(keys + 16 * head_size) + d / 32 * 16);
-    return set(1.0f);
-}
-template <class KV>
-PELLUCID_INLINE vf value_scale(const KV* values, int padded, int slot, int d) {
-    if constexpr (is_scaled<KV>)
-        return set(((const float*)(values + 16 * padded))[slot * ((padded + 31) / 32) + d / 32]);
-    return set(1.0f);
+PELLUCID_INLINE vf load_kv(const float* p) { return load(p); }
+PELLUCID_INLINE vf load_kv(const Half* p) { return load_f16(p); }
+PELLUCID_INLINE vf load_kv(const Brain* p) { return load_bf16(p); }
+PELLUCID_INLINE vf load_kv(const Eighth* p) { return to_float(load_i8((const uint8_t*)p)); }
+// The scales of 16 slots, for columns [32 group, 32 group + 32) of a head's block.
+PELLUCID_INLINE const float* scales_of(const Eighth* codes, int columns, int group) {
+    return (const float*)(codes + 16 * columns) + 16 * group;
 }
 
 PELLUCID_INLINE void store_element(float* p, float x) { *p = x; }
@@ -77,13 +78,13 @@ PELLUCID_INLINE void store_element(Brain* p, float x) {  // nearest, ties to eve
     p->bits = (uint16_t)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// `count` numbers, `stride` codes apart, with a scale for each 32, `scale_stride` apart.
+// `count` numbers, `stride` codes apart, with a scale for each 32, 16 scales apart.
 template <class KV>
-PELLUCID_INLINE void store_numbers(const float* x, int count, KV* to, int stride, float* scales, int scale_stride) {
+PELLUCID_INLINE void store_numbers(const float* x, int count, KV* to, int stride, float* scales) {
     if constexpr (!is_scaled<KV>) {
         for (int d = 0; d < count; d++) store_element(to + d * stride, x[d]);
     } else {
-        for (int first = 0; first < count; first += 32, scales += scale_stride) {
+        for (int first = 0; first < count; first += 32, scales += 16) {
             const int end = first + 32 < count ? first + 32 : count;
             float largest = 0.0f;
             for (int d = first; d < end; d++) {
@@ -103,13 +104,15 @@ PELLUCID_INLINE void store_numbers(const float* x, int count, KV* to, int stride
 }
 
 template <class KV>
-void store_kv(const float* k, const float* v, void* keys, void* values, int offset, int num_kv_heads, int head_size) {
-    const int padded = padded_head(head_size), groups = (padded + 31) / 32;
+void store_kv(const float* k, const float* v, void* keys, void* values, int64_t slot, int64_t cache_blocks,
+              int num_kv_heads, int head_size) {
+    const int padded = padded_head(head_size), offset = (int)(slot % 16);
     for (int h = 0; h < num_kv_heads; h++, k += head_size, v += head_size) {
-        KV* ks = (KV*)((uint8_t*)keys + h * kv_head_bytes(kind_of<KV>, head_size));
-        KV* vs = (KV*)((uint8_t*)values + h * kv_head_bytes(kind_of<KV>, padded));
-        store_numbers(k, head_size, ks + offset, 16, (float*)(ks + 16 * head_size) + offset, 16);
-        store_numbers(v, head_size, vs + offset * padded, 1, (float*)(vs + 16 * padded) + offset * groups, 1);
+        const int64_t block = h * cache_blocks + slot / 16;
+        KV* ks = (KV*)((uint8_t*)keys + block * kv_head_bytes(kind_of<KV>, head_size));
+        KV* vs = (KV*)((uint8_t*)values + block * kv_head_bytes(kind_of<KV>, padded));
+        store_numbers(k, head_size, ks + offset, 16, (float*)(ks + 16 * head_size) + offset);
+        store_numbers(v, head_size, vs + offset * padded, 1, (float*)(vs + 16 * padded) + offset);
     }
 }
 
@@ -127,7 +130,7 @@ PELLUCID_INLINE void with_rows(int m, F&& f) {
 
 template <class KV>
 PELLUCID_INLINE const KV* head_block(const AttendTask& t, const void* cache, int64_t block, int columns) {
-    const int64_t index = t.block_table[block] * (int64_t)t.num_kv_heads + t.kv_head;
+    const int64_t index = t.kv_head * t.cache_blocks + t.block_table[block];
     return (const KV*)((const uint8_t*)cache + index * kv_head_bytes(kind_of<KV>, columns));
 }
 template <class KV>
@@ -157,14 +160,44 @@ PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, bool first
         PELLUCID_UNROLL
         for (int m = 0; m < M; m++) s[n][m] = set(0.0f);
     }
-    for (int d = 0; d < t.head_size; d++, q += M) {
+    const auto add_columns = [&](int from, int to) __attribute__((always_inline)) {
+        for (int d = from; d < to; d++, q += M) {
+            PELLUCID_UNROLL
+            for (int n = 0; n < N; n++) {
+                __builtin_prefetch(next[n] + 16 * d);
+                const vf key = load_kv(k[n] + 16 * d);
+                PELLUCID_UNROLL
+                for (int m = 0; m < M; m++) s[n][m] = fma(set(q[m]), key, s[n][m]);
+            }
+        }
+    };
+    if constexpr (is_scaled<KV>) {
+        // Codes are summed by themselves, 32 columns at a time, and multiplied by their scale once.
+        vf total[N][M];
         PELLUCID_UNROLL
         for (int n = 0; n < N; n++) {
-            __builtin_prefetch(next[n] + 16 * d);
-            const vf key = load_kv(k[n] + 16 * d, key_scale(k[n], t.head_size, d));
             PELLUCID_UNROLL
-            for (int m = 0; m < M; m++) s[n][m] = fma(set(q[m]), key, s[n][m]);
+            for (int m = 0; m < M; m++) total[n][m] = set(0.0f);
         }
+        for (int d = 0; d < t.head_size; d += 32) {
+            add_columns(d, d + 32 < t.head_size ? d + 32 : t.head_size);
+            PELLUCID_UNROLL
+            for (int n = 0; n < N; n++) {
+                const vf scale = load(scales_of(k[n], t.head_size, d / 32));
+                PELLUCID_UNROLL
+                for (int m = 0; m < M; m++) {
+                    total[n][m] = fma(s[n][m], scale, total[n][m]);
+                    s[n][m] = set(0.0f);
+                }
+            }
+        }
+        PELLUCID_UNROLL
+        for (int n = 0; n < N; n++) {
+            PELLUCID_UNROLL
+            for (int m = 0; m < M; m++) s[n][m] = total[n][m];
+        }
+    } else {
+        add_columns(0, t.head_size);
     }
     PELLUCID_UNROLL
     for (int n = 0; n < N; n++) {
@@ -187,14 +220,13 @@ PELLUCID_INLINE void add_channels(const AttendTask& t, int64_t block, bool first
     for (int j = from; j < to;) {
         const int end = to < (j / 16 + 1) * 16 ? to : (j / 16 + 1) * 16;
         const int offset = j % 16 * padded + d;
-        const KV* values = value_block<KV>(t, block + j / 16);
-        const KV* v = values + offset;
+        const KV* v = value_block<KV>(t, block + j / 16) + offset;
         const KV* next = value_block<KV>(t, ahead(t, block + j / 16, first)) + offset;
         for (; j < end; j++, v += padded, next += padded) {
             __builtin_prefetch(next);
             PELLUCID_UNROLL
             for (int n = 0; n < N; n++) {
-                const vf value = load_kv(v + 16 * n, value_scale(values, padded, j % 16, d + 16 * n));
+                const vf value = load_kv(v + 16 * n);
                 PELLUCID_UNROLL
                 for (int m = 0; m < M; m++) sum[m][n] = fma(set(p[m * kKeyChunk + j]), value, sum[m][n]);
             }
@@ -213,8 +245,29 @@ PELLUCID_INLINE void add_values(const AttendTask& t, int64_t block, bool first, 
     constexpr int N = tile_vectors(M);
     const int padded = padded_head(t.head_size);
     int d = 0;
-    for (; d + 16 * N <= padded; d += 16 * N) add_channels<M, N, KV>(t, block, first, from, to, p, decay, d, out);
-    for (; d < padded; d += 16) add_channels<M, 1, KV>(t, block, first, from, to, p, decay, d, out);
+    if constexpr (is_scaled<KV>) {
+        constexpr int Few = N < 2 ? N : 2;  // all channels of a tile have the same scales
+        alignas(64) float scaled[M * kKeyChunk];
+        for (; d < padded; d += 32) {
+            for (int n = from / 16; n < (to + 15) / 16; n++) {
+                const vf scale = load(scales_of(value_block<KV>(t, block + n), padded, d / 32));
+                PELLUCID_UNROLL
+                for (int m = 0; m < M; m++) {
+                    const int at = m * kKeyChunk + 16 * n;
+                    store(scaled + at, mul(load(p + at), scale));
+                }
+            }
+            const int end = d + 32 < padded ? d + 32 : padded;
+            int c = d;
+            for (; c + 16 * Few <= end; c += 16 * Few)
+                add_channels<M, Few, KV>(t, block, first, from, to, scaled, decay, c, out);
+            if constexpr (Few > 1)
+                for (; c < end; c += 16) add_channels<M, 1, KV>(t, block, first, from, to, scaled, decay, c, out);
+        }
+    } else {
+        for (; d + 16 * N <= padded; d += 16 * N) add_channels<M, N, KV>(t, block, first, from, to, p, decay, d, out);
+        for (; d < padded; d += 16) add_channels<M, 1, KV>(t, block, first, from, to, p, decay, d, out);
+    }
 }
 
 // Running softmax of one row: the largest score, the sum of exponentials, and the weighted sum of values beside them.

@@ -56,11 +56,12 @@ struct AttendTask {  // consecutive rows of one sequence, for the query heads th
     int64_t out_stride;
     const int32_t* positions;  // [rows]
     int rows, group;           // heads of a group are head_size apart
-    const void* keys;          // this layer's cache, [num_blocks, num_kv_heads, head_size, 16] (attention.h)
-    const void* values;        // [num_blocks, num_kv_heads, 16, padded head_size]
+    const void* keys;          // this layer's cache, [num_kv_heads, cache_blocks, head_size, 16] (attention.h)
+    const void* values;        // [num_kv_heads, cache_blocks, 16, padded head_size]
+    int64_t cache_blocks;
     const int32_t* block_table;
     int64_t num_blocks;  // of the block table
-    int num_kv_heads, kv_head, head_size;
+    int kv_head, head_size;
     float scale, softcap;
     int window;
     float* scratch;  // attend_scratch_bytes(group, head_size)
@@ -110,9 +111,9 @@ struct Kernels {
     void (*activate)(const float* x, int64_t n, Act act, float* out);
     void (*add)(const float* a, const float* b, int64_t n, float* out);
     void (*softcap)(const float* x, int64_t n, float cap, float* out);
-    // One token's key and value into its slot of one block, for all kv heads.
-    void (*store_kv[kNumKvKinds])(const float* k, const float* v, void* keys, void* values, int offset,
-                                  int num_kv_heads, int head_size);
+    // One token's key and value into its slot of a layer's cache, for all kv heads.
+    void (*store_kv[kNumKvKinds])(const float* k, const float* v, void* keys, void* values, int64_t slot,
+                                  int64_t cache_blocks, int num_kv_heads, int head_size);
     void (*attend[kNumKvKinds])(const AttendTask&);
     void (*merge_parts)(const AttendTask&);
     // Chains of multiply-adds for the measurement of limits: `chains` vectors of kLanes, each `rounds` times.

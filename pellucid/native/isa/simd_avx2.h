@@ -125,8 +125,9 @@ PELLUCID_INLINE vi load_u8(const uint8_t* p) {
     return {_mm256_cvtepu8_epi32(b), _mm256_cvtepu8_epi32(_mm_srli_si128(b, 8))};
 }
 PELLUCID_INLINE vi load_i8(const uint8_t* p) {
-    const __m128i b = _mm_loadu_si128((const __m128i*)p);
-    return {_mm256_cvtepi8_epi32(b), _mm256_cvtepi8_epi32(_mm_srli_si128(b, 8))};
+    // Two loads: the conversions take them as operands, where shifting one load would need a register and an operation.
+    return {_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)),
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8)))};
 }
 PELLUCID_INLINE vf load_f16(const void* p) {
     const __m128i* q = (const __m128i*)p;
