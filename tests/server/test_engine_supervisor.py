@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from msgspec import structs
 from support.engines import QUICK, SETTINGS, asked, children, open_files, serving, until, whole
 from support.faulty_engine import command
 from support.tiny_model import write_tiny_model
@@ -102,15 +103,24 @@ def test_a_lost_engine_costs_started_requests_a_503_and_queued_ones_nothing(
 
 @pytest.mark.parametrize("many", [{}, {"n": 2}, {"best_of": 2}], ids=str)
 def test_a_request_that_kills_engines_kills_one(path: Path, expected: dict[str, Any], many: dict[str, Any]) -> None:
-    """Its first step does, so that nobody was told that it had begun. What merely waited is asked again."""
+    """Its first step does, so that nobody was told that it had begun. What merely waited is asked again.
+
+    Both wait behind a slow one until both are queued: prompts are read by several threads, in any order.
+    """
 
     async def poison() -> None:
         async with serving(path, max_num_seqs=1) as client:
-            request = asked("y", fault="early-crash", stream=False, **many)
-            killer, *queued = [asyncio.ensure_future(whole(client, r)) for r in [request, asked("queued")]]
+            slow = asked("hold", fault="sleep:0.02", **LONG)
+            poisonous = structs.replace(asked("y", fault="early-crash", stream=False, **many), priority=1)
+            innocent = structs.replace(asked("queued"), priority=2)
+            holder = asyncio.ensure_future(whole(client, slow))
+            await until(lambda: client.stats.num_running == 1)
+            killer, queued = [asyncio.ensure_future(whole(client, r)) for r in (poisonous, innocent)]
+            await until(lambda: client.stats.num_waiting == max(many.values(), default=1) + 1)
+            holder.cancel()
             with pytest.raises(EngineRestarting):
                 await killer
-            assert (await queued[0]).outputs == expected["queued"]
+            assert (await queued).outputs == expected["queued"]
             assert (await whole(client, asked("after"))).outputs == expected["after"]
             assert client.num_restarts == 1
 
