@@ -224,7 +224,7 @@ def _measure_start(path: Path, running: _Bench, context: int) -> None:
     """`pellucid run` in fresh processes."""
     options = running.options
     command: list[str | Path] = [sys.executable, "-m", "pellucid", "run", path, START_PROMPT, "-n", "1", "--raw"]
-    command += ["--ctx-size", str(context)]
+    command += ["--temp", "0", "--ctx-size", str(context)]  # the same token every time: a random one may show nothing
     command += [] if options.threads is None else ["--threads", str(options.threads)]
     command += [] if options.isa is None else ["--isa", options.isa]
     command += ["--kv-cache-dtype", options.kv_cache_dtype]
