@@ -52,11 +52,11 @@ check: setup-dev ## lint, format, types, C++ format, import direction
 aarch64: setup-dev ## cross-compile for aarch64 and run the op table there, under emulation (Debian; qemu-user)
 	@PY="$(abspath $(PY))" scripts/aarch64.sh
 
-bench: setup ## measure speed, cold start and memory of all benchmark models (ACTIVATIONS=int8 for that profile)
-	@$(PY) benchmarks/run.py $(if $(ACTIVATIONS),--activations $(ACTIVATIONS))
+bench: setup ## measure speed, cold start and memory of all benchmark models (OPTIONS="--models smollm2 --parts rounds" …)
+	@$(PY) benchmarks/run.py $(OPTIONS)
 
-bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (LLAMA_BIN=folder of its programs)
-	@$(PY) benchmarks/run.py $(if $(ACTIVATIONS),--activations $(ACTIVATIONS)) --llama-bin "$(LLAMA_BIN)" $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)")
+bench-peers: setup ## the same beside llama.cpp, and docs/performance.md anew (LLAMA_BIN=folder of its programs, OPTIONS=…)
+	@$(PY) benchmarks/run.py --llama-bin "$(LLAMA_BIN)" $(if $(LLAMA_VERSION),--llama-version "$(LLAMA_VERSION)") $(OPTIONS)
 	@$(PY) benchmarks/make_performance_doc.py
 
 bench-many: setup ## 256 requests that share a system prompt, beside llama.cpp (LLAMA_BIN=…) and vLLM (VLLM_PYTHON=…)

@@ -1,4 +1,4 @@
-"""The models a benchmark can name: three real ones, and the made-up 1B ones for speed at size."""
+"""The models a benchmark can name: three real ones, and made-up ones for speed at size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ REAL = {
     "gemma3": "Gemma 3 270M Q4_K_M",
     "story": "TinyStories 656K F32",
 }
-MADE_UP = {f"perf-1b-{kind.lower()}": (f"1B random {kind}", kind) for kind in ("Q4_K_M", "Q4_0", "Q8_0")}
+MADE_UP = {
+    f"perf-{shape}-{kind.lower()}": (f"{shape.upper()} random {kind}", shape, kind)
+    for shape, kind in (("1b", "Q4_K_M"), ("1b", "Q4_0"), ("1b", "Q8_0"), ("8b", "Q4_K_M"))
+}
 NAMES = [*REAL, *MADE_UP]
 
 
@@ -45,10 +48,10 @@ def find(name: str, story: Path, *, with_peer: bool) -> BenchModel:
             _make("make_story_gguf.py", str(story), str(peer))
         return BenchModel(name, REAL[name], story, peer)
     elif name in MADE_UP:
-        title, kind = MADE_UP[name]
+        title, shape, kind = MADE_UP[name]
         path = cache_dir() / f"{name}.gguf"
         if not path.is_file():
-            _make("make_perf_model.py", str(path), "--type", kind)
+            _make("make_perf_model.py", str(path), "--shape", shape, "--type", kind)
         return BenchModel(name, title, path, path)
     elif Path(name).suffix == ".gguf" and Path(name).is_file():
         path = Path(name)

@@ -138,7 +138,7 @@ def divergence(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]
 
 def speed(path: Path, kind: str, context: int) -> dict[str, float]:
     """Tokens a second at the context's end and in its prefill, and bytes of a token's keys and values."""
-    result = bench(str(path), BenchOptions(**WAYS[kind], context=context, repeats=1, only=("context",)))
+    result = bench(str(path), BenchOptions(**WAYS[kind], context=(context,), repeats=1, only=("context",)))
     return {
         "prefill": result["samples"][f"prefill_{context}"][0],
         "decode": result["samples"][f"decode_1_at_{context}"][0],

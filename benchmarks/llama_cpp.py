@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ class LlamaCpp:
         self._bin_dir = bin_dir
         self._common: list[Any] = ["-m", model, "-t", str(threads)]
 
-    def measure(self, prefill: int, decode: int, streams: int, starts: int) -> Samples:
-        """Prefill, decode, one number of streams, and the cold start `starts` times."""
+    def measure(self, prefill: int, decode: int, streams: Sequence[int], starts: int) -> Samples:
+        """Prefill, decode, each number of streams, and the cold start `starts` times."""
         samples = {
             f"prefill_{prefill}": self._bench("-p", prefill, "-n", 0),
             "decode_1": self._bench("-p", 0, "-n", decode),
-            f"streams_{streams}": self._streams(streams),
+            **(self._streams(streams) if streams else {}),
         }
         once = ["-p", START_PROMPT, "-n", "1", "-c", str(START_CONTEXT), "-no-cnv", "--no-warmup"]
         found = [self._run("llama-completion", *once, "--no-display-prompt") for _ in range(starts)]
@@ -53,14 +54,15 @@ class LlamaCpp:
         samples["peak_mib"] = [finished.peak_mib for finished in found]
         return samples
 
-    def measure_context(self, context: int) -> Samples:
-        """Prefill of a long context, and decoding at its end."""
-        return {
-            f"prefill_{context}": self._bench("-p", context, "-n", 0, "--no-warmup"),
-            f"decode_1_at_{context}": self._bench(
-                "-p", 0, "-n", CONTEXT_DECODE_TOKENS, "-d", context - CONTEXT_DECODE_TOKENS, "--no-warmup"
-            ),
-        }
+    def measure_contexts(self, contexts: Sequence[int]) -> Samples:
+        """Prefill of long contexts, all but their last tokens, and decoding of these."""
+        prompts = ",".join(str(context - CONTEXT_DECODE_TOKENS) for context in contexts)
+        samples: Samples = {}
+        for found in self._batched(max(contexts), prompts, CONTEXT_DECODE_TOKENS, "1"):
+            context = found["pp"] + CONTEXT_DECODE_TOKENS
+            samples[f"prefill_{context}"] = [float(found["speed_pp"])]
+            samples[f"decode_1_at_{context}"] = [float(found["speed_tg"])]
+        return samples
 
     def _bench(self, *arguments: object) -> list[float]:
         """Tokens a second of llama-bench, which warms up first."""
@@ -68,12 +70,17 @@ class LlamaCpp:
         rates: list[float] = found["samples_ts"]
         return rates
 
-    def _streams(self, count: int) -> list[float]:
-        context = count * (STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS)
-        lengths = ["-npp", STREAM_PROMPT_TOKENS, "-ntg", STREAM_DECODE_TOKENS, "-npl", count]
+    def _streams(self, counts: Sequence[int]) -> Samples:
+        context = max(counts) * (STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS)
+        together = ",".join(map(str, counts))
+        found = self._batched(context, STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS, together)
+        return {f"streams_{one['pl']}": [float(one["speed_tg"])] for one in found}
+
+    def _batched(self, context: int, prompts: object, new_tokens: int, streams: str) -> list[dict[str, Any]]:
+        """What llama-batched-bench found for each length of prompts and number of streams."""
+        lengths = ["-npp", prompts, "-ntg", new_tokens, "-npl", streams]
         printed = self._run("llama-batched-bench", "-c", context, "--output-format", "jsonl", *lengths).stdout
-        found = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-        return [float(one["speed_tg"]) for one in found]
+        return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
     def _run(self, tool: str, *arguments: object) -> timed_command.Finished:
         return timed_command.run([self._bin_dir / tool, *self._common, *map(str, arguments)])

@@ -1,7 +1,9 @@
-"""Measure Pellucid on this machine: prefill, decode, many streams, cold start, memory.
+"""Measure Pellucid on this machine: prefill, decode, many streams, long contexts, cold start, memory, quality.
 
-Prints a table for each model and writes benchmarks/results/DATE-COMMIT.json. Each figure is the median over rounds
-(fresh processes of `pellucid bench`) of the median over repeats. Leave the machine alone meanwhile.
+Prints tables for each model and writes benchmarks/results/DATE-COMMIT.json, anew after each piece of work. Each figure
+is the median over rounds (fresh processes of `pellucid bench`) of the median over repeats. Leave the machine alone
+meanwhile. --parts and --models choose, and --into adds to an earlier result of the same commit: more rounds, or parts
+and models that it lacks.
 
 With --llama-bin FOLDER (llama-bench, llama-batched-bench, llama-completion) each round measures llama.cpp too, on the
 same files right after Pellucid, and the table gives the ratio of every round: median, lowest and highest.
@@ -14,16 +16,19 @@ import os
 from pathlib import Path
 
 import bench_models
+import goals
 import report
 import rounds
+import sections
 
 
 def main() -> None:
-    result = rounds.measure(arguments())
+    args = arguments()
+    result = rounds.measure(args, lambda result: report.save(result, args.into))
     print("\n".join(report.header(result)))
     for model in result["models"]:
-        print(f"\n{model['title']}\n{report.model_table(model, result['limits'])}")
-    print(f"\nwritten to {report.save(result)}")
+        print(f"\n{model['title']}\n\n{report.model_table(model, result['limits'])}")
+    print(f"\n{sections.text(result)}\n\n{goals.text(result)}\n\nwritten to {report.save(result, args.into)}")
 
 
 def arguments() -> argparse.Namespace:
@@ -36,17 +41,25 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--story", type=Path, default=story, help="folder of the Story model (TinyStories-656K)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", help="instruction set for Pellucid (default: the best of this machine)")
-    text = "what Pellucid rounds inputs of quantised weights to (default: int16)"
-    parser.add_argument("--activations", choices=("int16", "int8"), default="int16", help=text)
+    text = "what Pellucid rounds inputs of quantised weights to; the first one also starts cold (default: int16,int8)"
+    parser.add_argument("--activations", type=lambda text: text.split(","), default=["int16", "int8"], help=text)
     parser.add_argument("--rounds", type=int, default=2, help="fresh processes of each engine (default: 2)")
     parser.add_argument("--repeats", type=int, default=2, help="measurements in a process, less if slow (default: 2)")
-    parser.add_argument("--context", type=int, default=8192, help="a long context, measured once; 0: none")
-    parser.add_argument("--minutes", type=float, default=16, help="begin no second round after this (default: 16)")
-    text = "models above this size have the long context measured without the peer (default: 300)"
-    parser.add_argument("--long-peer-mb", type=float, default=300, help=text)
+    parts = "; ".join(f"{name}: {about}" for name, about in rounds.PARTS.items())
+    parser.add_argument("--parts", type=_parts, default=list(rounds.PARTS), help=f"of {parts} (default: all)")
+    text = "begin nothing but first rounds after this (default: 35)"
+    parser.add_argument("--minutes", type=float, default=35, help=text)
+    parser.add_argument("--into", type=Path, metavar="RESULT", help="add to this result of the same commit")
     parser.add_argument("--llama-bin", type=Path, help="folder of llama.cpp's programs, to measure it in the same run")
     parser.add_argument("--llama-version", help="what to call it (default: what it says of itself)")
     return parser.parse_args()
+
+
+def _parts(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in rounds.PARTS]:
+        raise argparse.ArgumentTypeError(f"there is no part {unknown[0]!r}, expected some of {', '.join(rounds.PARTS)}")
+    return names
 
 
 if __name__ == "__main__":

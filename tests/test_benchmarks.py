@@ -1,8 +1,7 @@
-"""The benchmarks' own arithmetic, and the page that is made of their results."""
+"""The benchmarks' own arithmetic; tests/test_benchmark_results.py has those of the comparison with llama.cpp."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -16,32 +15,6 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 @pytest.fixture(autouse=True)
 def _benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
-def test_ratios_say_how_many_times_better() -> None:
-    import report
-
-    assert report._ratio([20, 30, 40], [10, 10, 10], lower_is_better=False) == "3.00× (2.00 to 4.00)"
-    assert report._ratio([2, 2, 2], [1, 1, 1], lower_is_better=True) == "0.50× (0.50 to 0.50)"
-
-
-@pytest.mark.parametrize(("share", "warned"), [(0.02, False), (0.4, True)])
-def test_a_busy_machine_is_reported(share: float, warned: bool) -> None:
-    import report
-
-    line = report.others_line({"models": [{"rounds": [{"others": 0.01}, {"others": share}]}]})
-    assert ("TOO BUSY" in line) is warned
-
-
-def test_the_performance_page_is_what_its_results_say() -> None:
-    import make_performance_doc
-
-    text = make_performance_doc.DOC.read_text(encoding="utf-8")
-    [name] = set(re.findall(r"benchmarks/results/(\S+?\.json)", text))
-    source = BENCHMARKS / "results" / name
-    assert text == make_performance_doc.page(source)
-    plot = make_performance_doc.plot(json.loads(source.read_text(encoding="utf-8")))
-    assert make_performance_doc.PLOT.read_text(encoding="utf-8") == plot
 
 
 def test_jobs_are_the_same_for_every_engine() -> None:

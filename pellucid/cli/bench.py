@@ -9,7 +9,7 @@ from pathlib import Path
 from pellucid.cli import options, terminal
 from pellucid.errors import InvalidParameter
 
-WORKS = "prefill,decode,streams,context,llm,mixed,start"
+WORKS = "prefill,decode,streams,context,profile,llm,mixed,start"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decode", metavar="N", type=int, default=128, help="tokens to decode (default: %(default)s)")
     text = "numbers of streams decoded together (default: %(default)s)"
     parser.add_argument("--streams", metavar="N,…", default="1,2,4,8,16,32,64", help=text)
-    text = "also prefill a context of N tokens, and decode at its end (default: %(default)s, none)"
-    parser.add_argument("--context", metavar="N", type=int, default=0, help=text)
+    text = "also prefill contexts of N tokens, and decode at their ends (default: %(default)s, none)"
+    parser.add_argument("--context", metavar="N,…", default="0", help=text)
     text = "how often, unless it takes long (default: %(default)s); the table shows medians"
     parser.add_argument("--repeats", metavar="N", type=int, default=3, help=text)
     parser.add_argument("--only", metavar="WORK,…", default=WORKS, help="which works to measure (default: %(default)s)")
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
             prefill=_numbers("prefill", args.prefill),
             decode=args.decode,
             streams=_numbers("streams", args.streams),
-            context=args.context,
+            context=() if args.context == "0" else _numbers("context", args.context),
             repeats=args.repeats,
             only=tuple(args.only.split(",")),
         ),
@@ -70,15 +70,21 @@ def main(args: argparse.Namespace) -> None:
         f"activations in {program['activations']}, KV in {program['kv_cache_dtype']}"
     )
     console.print(terminal.safe_line(head), style="bold")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("work")
-    table.add_column("median", justify="right")
-    table.add_column("achieved", justify="right")
-    table.add_column("share of this machine's limit", justify="right")
-    for row in bench_report.rows(result):
-        table.add_row(row.work, row.value, row.achieved, row.of_limit)
-    console.print(table)
-    console.print(f"\nlimits: {bench_report.limits_line(result['limits'])}")
+    tables = [
+        [
+            ["work", "median", "achieved", "share of this machine's limit"],
+            *([row.work, row.value, row.achieved, row.of_limit] for row in bench_report.rows(result)),
+        ],
+        bench_report.profile_table(result["profile"]),
+    ]
+    for columns, *rows in tables[: 2 if result["profile"] else 1]:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table, "")
+    console.print(f"limits: {bench_report.limits_line(result['limits'])}")
     busy = f"other processes took {result['others']:.0%} of the cores"
     console.print(f"{busy}: too much, these figures mean little" if result["others"] > TOLERABLE else busy)
 

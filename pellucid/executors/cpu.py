@@ -154,6 +154,7 @@ class CpuProgram:
         self._process = os.getpid()
         self._outputs = lowering.arena.outputs
         self._names = graph.outputs
+        self._phases = lowering.phases
         self.info = replace(wanted, weight_nbytes=native.weight_nbytes)
 
     def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
@@ -184,6 +185,18 @@ class CpuProgram:
         found = {value.name: array for value, array in zip(self._outputs, arrays, strict=True)}
         taps = {name: found[value.name] for name, value in self._names.items()}
         return StepResult(taps.pop("logits"), taps)
+
+    def start_profile(self) -> None:
+        """Time every operator of the steps to come; until then no clock is read."""
+        self._require_open().start_profile()
+
+    def profile(self) -> list[tuple[Node, float]]:
+        """Seconds that steps took since `start_profile`, for each phase of each node in turn; empty without it.
+
+        An operator that prepares its input first has two phases or more. What the calling thread waited for others
+        is part of a phase's time, so the sum is what steps took, but for entering and leaving them.
+        """
+        return list(zip(self._phases, self._require_open().profile(), strict=False))
 
     def close(self) -> None:
         self._native = None
@@ -240,6 +253,7 @@ class _Lowering:
         self.native = native
         self.arena = Arena(graph)
         self.matrices: list[QTensor] = []  # by their number in `native`
+        self.phases: list[Node] = []  # whose phase each of `native` is, in order
         self._numbers: dict[str, int] = {}
         self.windows = kv_windows(graph)
         self._rope_tables: dict[tuple[str, float], int] = {}
@@ -250,6 +264,7 @@ class _Lowering:
             raise UnsupportedModel(f"the cpu executor has no operator {node.op!r} (node {node.name})")
         out = self.arena.place(node)
         method(node, [self.arena.view(value) for value in node.inputs], node.attrs, out)
+        self.phases += [node] * (self.native.num_phases - len(self.phases))
         self.arena.release(node)
 
     def _matrix(self, tensor: QTensor) -> int:

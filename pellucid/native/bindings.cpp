@@ -114,6 +114,9 @@ NB_MODULE(_native, m) {
         .def("add_cache", &Program::add_cache)
         .def("set_arena", &Program::set_arena)
         .def_prop_ro("weight_nbytes", &Program::weight_bytes)
+        .def_prop_ro("num_phases", &Program::num_phases)
+        .def("start_profile", &Program::start_profile)
+        .def("profile", &Program::profile)
         .def("rope_table",
              [](Program& p, const Vector<const float>& inv_freq, float scale) {
                  const int table = p.add_rope_table(floats(inv_freq), scale);

@@ -1,6 +1,6 @@
 #include "program.h"
+#include <chrono>
 #include <cstring>
-
 #include <stdexcept>
 
 namespace pellucid {
@@ -71,6 +71,12 @@ int64_t Program::weight_bytes() const {
     return total;
 }
 
+int Program::num_phases() const {
+    int total = 0;
+    for (const auto& op : ops_) total += op->num_phases();
+    return total;
+}
+
 void Program::run(Step& step) {
     const int64_t rows[kNumArenas] = {step.num_tokens, step.num_rows, step.num_hidden};
     for (size_t i = 0; i < kNumArenas; i++) {
@@ -78,16 +84,16 @@ void Program::run(Step& step) {
         step.arena[i] = arena_[i].data();
     }
     if (!matrices_.empty() && !weights_.data()) throw std::logic_error("no matrix has been packed");
-    size_t num_phases = 0;
-    for (const auto& op : ops_) {
-        op->reserve(step, context_);
-        num_phases += (size_t)op->num_phases();
-    }
+    for (const auto& op : ops_) op->reserve(step, context_);
+    const auto num_phases = (size_t)this->num_phases();
     if (phases_.size() != num_phases) phases_ = std::vector<Phase>(num_phases);
     for (Phase& phase : phases_) phase.claimed = phase.done = 0;
 
     // Tasks are claimed, not dealt out: which thread computes a task changes no bit.
+    using Clock = std::chrono::steady_clock;
     pool_.run([&](int thread) {
+        const bool timed = thread == 0 && !profile_.empty();
+        Clock::time_point before = timed ? Clock::now() : Clock::time_point{};
         Phase* at = phases_.data();
         for (const auto& op : ops_)
             for (int phase = 0; phase < op->num_phases(); phase++, at++) {
@@ -97,6 +103,10 @@ void Program::run(Step& step) {
                     op->run(step, context_, phase, task, thread);
                 if (mine > 0) at->done.fetch_add(mine, std::memory_order_release);
                 pool_.wait_for(at->done, tasks);
+                if (!timed) continue;
+                const Clock::time_point now = Clock::now();
+                profile_[(size_t)(at - phases_.data())] += std::chrono::duration<double>(now - before).count();
+                before = now;
             }
     });
 }

@@ -112,6 +112,12 @@ class Program {
     // Throws std::bad_alloc before anything is computed.
     void run(Step& step);
 
+    int num_phases() const;  // of all operators
+    // From now on, seconds that runs spend in each phase of each operator, in order, as the calling thread sees them:
+    // waiting for other threads counts. Nothing is read from a clock before.
+    void start_profile() { profile_.assign((size_t)num_phases(), 0.0); }
+    const std::vector<double>& profile() const { return profile_; }
+
     const Context& context() const { return context_; }
     int64_t weight_bytes() const;
 
@@ -127,6 +133,7 @@ class Program {
         std::atomic<long> claimed{0}, done{0};  // tasks
     };
     std::vector<Phase> phases_;
+    std::vector<double> profile_;
 };
 
 const Kernels& kernels_of(Isa isa);

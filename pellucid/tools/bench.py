@@ -22,7 +22,7 @@ from pellucid.errors import InvalidParameter, ResourceError
 from pellucid.executors import get_executor
 from pellucid.executors.base import BLOCK_SIZE
 from pellucid.executors.cores import available_cores
-from pellucid.executors.cpu import CpuExecutor
+from pellucid.executors.cpu import CpuExecutor, CpuProgram
 from pellucid.executors.limits import measure_limits
 from pellucid.formats.checkpoint import open_checkpoint
 from pellucid.formats.source import resolve
@@ -30,11 +30,12 @@ from pellucid.graph.passes.fuse import fuse
 from pellucid.models.registry import build_model
 from pellucid.sampling import SamplingParams
 from pellucid.tools import timed_command
-from pellucid.tools.bench_steps import StepTimer, work_of
+from pellucid.tools.bench_profile import Profile, profile_of
+from pellucid.tools.bench_steps import CHUNK, Steps, StepTimer, work_of
 from pellucid.tools.doctor import describe_machine
 from pellucid.tools.neighbours import Neighbours
 
-KINDS = ("prefill", "decode", "streams", "context", "llm", "mixed", "start")
+KINDS = ("prefill", "decode", "streams", "context", "profile", "llm", "mixed", "start")
 STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS = 16, 16  # of each of several streams; the prompts are not timed
 CONTEXT_DECODE_TOKENS = 32  # the last ones of a long context
 MIXED_REQUESTS, MIXED_PROMPT_TOKENS, MIXED_NEW_TOKENS = 12, (16, 128), (8, 32)
@@ -46,7 +47,7 @@ Samples = dict[str, list[float]]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """`context`: 0 for none. A work that took `patience` seconds is not repeated. `only`: of KINDS."""
+    """A work that took `patience` seconds is not repeated. `only`: of KINDS."""
 
     threads: int | None = None
     isa: str | None = None
@@ -55,7 +56,7 @@ class BenchOptions:
     prefill: tuple[int, ...] = (512,)
     decode: int = 128
     streams: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    context: int = 0
+    context: tuple[int, ...] = ()
     repeats: int = 3
     patience: float = 10.0
     only: tuple[str, ...] = KINDS
@@ -66,7 +67,7 @@ class BenchOptions:
                 raise InvalidParameter(name, f"expected numbers from 1 up, got {getattr(self, name)}")
         if self.decode < 1 or self.repeats < 1:
             raise InvalidParameter("decode", "tokens to decode and repeats start at 1")
-        if self.context and self.context <= CONTEXT_DECODE_TOKENS:
+        if self.context and min(self.context) <= CONTEXT_DECODE_TOKENS:
             raise InvalidParameter("context", f"expected more than {CONTEXT_DECODE_TOKENS} tokens, got {self.context}")
         if unknown := [name for name in self.only if name not in KINDS]:
             raise InvalidParameter("only", f"there is no work {unknown[0]!r}, expected some of {', '.join(KINDS)}")
@@ -100,7 +101,7 @@ def bench(model: str, options: BenchOptions, say: Callable[[str], None] = lambda
     limits = [asdict(measure_limits(threads, options.isa))]
     running = _Bench(options, say)
     with Neighbours() as others:
-        program = _measure_steps(path, running)
+        program, profile = _measure_steps(path, running)
         if {"llm", "mixed"} & set(options.only):
             _measure_llm(path, running, program["context_length"])
         if "start" in options.only:
@@ -117,15 +118,19 @@ def bench(model: str, options: BenchOptions, say: Callable[[str], None] = lambda
         "limits": limits,
         "others": others.share,
         "samples": running.samples,
+        "profile": profile,
     }
 
 
-def _measure_steps(path: Path, running: _Bench) -> dict[str, Any]:
-    """Prefill, decode, streams and the long context, on a program of their own; returns what it is and must do."""
+def _measure_steps(path: Path, running: _Bench) -> tuple[dict[str, Any], dict[str, Profile]]:
+    """Prefill, decode, streams and long contexts, on a program of their own.
+
+    Returns what it is and must do, and where the time of its steps goes.
+    """
     options = running.options
     stream_length = STREAM_PROMPT_TOKENS + STREAM_DECODE_TOKENS
     stream_blocks = max(options.streams) * -(-stream_length // BLOCK_SIZE)
-    longest = max(*options.prefill, options.decode, options.context)
+    longest = max(*options.prefill, options.decode, *options.context)
     executor = get_executor(
         "cpu",
         threads=options.threads,
@@ -149,32 +154,60 @@ def _measure_steps(path: Path, running: _Bench) -> dict[str, Any]:
         timer.prefill(64)  # wakes threads, and the pages of the arena
         if "prefill" in options.only:
             for count in options.prefill:
-                running.measure(f"prefill_{count}", lambda count=count: timer.prefill(count))  # type: ignore[misc]
+                running.measure(f"prefill_{count}", lambda count=count: timer.prefill(count).rate)  # type: ignore[misc]
         if "decode" in options.only:
-            running.measure("decode_1", lambda: timer.decode(1, 0, options.decode))
+            running.measure("decode_1", lambda: timer.decode(1, 0, options.decode).rate)
         if "streams" in options.only:
             timer.prefill(STREAM_PROMPT_TOKENS, max(options.streams))
             for count in options.streams:
                 running.measure(f"streams_{count}", lambda count=count: _streams(timer, count))  # type: ignore[misc]
         if options.context and "context" in options.only:
             _measure_context(timer, running)
+        profile = _measure_profile(program, timer, running) if "profile" in options.only else {}
     finally:
         program.close()
     info = program.info
     about = {name: getattr(info, name) for name in ("isa", "threads", "kv_cache_dtype", "activations")}
-    return {**about, "context_length": config.context_length, **asdict(work)}
+    return {**about, "context_length": config.context_length, **asdict(work)}, profile
 
 
 def _streams(timer: StepTimer, count: int) -> float:
-    return timer.decode(count, STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS)
+    return timer.decode(count, STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS).rate
 
 
 def _measure_context(timer: StepTimer, running: _Bench) -> None:
-    """Prefill of a whole long context, then its last tokens again, one by one."""
-    context = running.options.context
-    running.measure(f"prefill_{context}", lambda: timer.prefill(context))
-    before = context - CONTEXT_DECODE_TOKENS
-    running.measure(f"decode_1_at_{context}", lambda: timer.decode(1, before, CONTEXT_DECODE_TOKENS))
+    """Prefill of the longest context, with the rates on the way; then each context's last tokens, one by one."""
+    *shorter, longest = sorted(running.options.context)
+
+    def prefill() -> float:
+        steps = timer.prefill(longest)
+        for context in shorter:
+            running.samples.setdefault(f"prefill_{context}", []).append(steps.until(context).rate)
+        return steps.rate
+
+    running.measure(f"prefill_{longest}", prefill)
+    for context in (*shorter, longest):
+        running.measure(f"decode_1_at_{context}", lambda context=context: _at_end(timer, context).rate)  # type: ignore[misc]
+
+
+def _at_end(timer: StepTimer, context: int) -> Steps:
+    return timer.decode(1, context - CONTEXT_DECODE_TOKENS, CONTEXT_DECODE_TOKENS)
+
+
+def _measure_profile(program: CpuProgram, timer: StepTimer, running: _Bench) -> dict[str, Profile]:
+    """The works that were asked for, once more; of a long context the last step's worth of a prompt, and decoding."""
+    options = running.options
+    prefill, streams = min(options.prefill[0], CHUNK), max(options.streams)
+    works = {
+        f"prefill_{prefill}": lambda: timer.prefill(prefill),
+        "decode_1": lambda: timer.decode(1, 0, options.decode),
+        f"streams_{streams}": lambda: timer.decode(streams, STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS),
+    }
+    if options.context and (context := max(options.context)) > CHUNK:
+        works[f"prefill_{CHUNK}_at_{context}"] = lambda: timer.chunk(context - CHUNK, CHUNK)
+        works[f"decode_1_at_{context}"] = lambda: _at_end(timer, context)
+    running.say("where the time goes")
+    return {key: profile_of(program, work) for key, work in works.items()}
 
 
 def _measure_llm(path: Path, running: _Bench, context_length: int) -> None:

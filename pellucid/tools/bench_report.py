@@ -7,6 +7,9 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from pellucid.tools.bench import START_CONTEXT
+from pellucid.tools.bench_profile import PARTS, Profile
+
 
 @dataclass(frozen=True)
 class Row:
@@ -20,6 +23,7 @@ class Row:
 
 _TITLES = {
     r"prefill_(\d+)": "prefill, {} tokens",
+    r"prefill_(\d+)_at_(\d+)": "prefill, the last {} of {} tokens",
     r"decode_1": "decode, 1 stream",
     r"decode_1_at_(\d+)": "decode, 1 stream, at {} tokens of context",
     r"streams_(\d+)": "decode, {} streams, total",
@@ -89,6 +93,7 @@ def row(key: str, value: float, program: dict[str, Any], limits: list[dict[str, 
         shares.append(f"{operations / limit:.0%} of arithmetic")
     if key == "peak_mib":
         achieved = [f"{value * 2**20 / file_nbytes:.2f} × the file"]
+        shares = [f"{value / memory_goal(program, file_nbytes):.0%} of 1.15 × file + KV + 90 MiB"]
     return Row(title(key), f"{number(value)} {unit(key)}", ", ".join(achieved), ", ".join(shares))
 
 
@@ -98,6 +103,21 @@ def rows(result: dict[str, Any]) -> list[Row]:
         row(key, statistics.median(found), result["program"], result["limits"], result["model"]["file_nbytes"])
         for key, found in result["samples"].items()
     ]
+
+
+def profile_table(profile: dict[str, Profile]) -> list[list[str]]:
+    """Where the time of a step goes: a head, and a row for each work."""
+    rows = [["a step of", "takes", *PARTS.values()]]
+    for key, found in profile.items():
+        shares = [f"{found[part]:.0%}" for part in PARTS]
+        rows.append([title(key), f"{number(found['step'] * 1e3)} ms", *shares])
+    return rows
+
+
+def memory_goal(program: dict[str, Any], file_nbytes: int) -> float:
+    """MiB that a process may take at most: 1.15 × file + keys and values of START_CONTEXT tokens + 90 MiB."""
+    kv: int = sum(nbytes for _, nbytes in program["kv"]) * min(START_CONTEXT, program["context_length"])
+    return (1.15 * file_nbytes + kv) / 2**20 + 90
 
 
 def number(value: float) -> str:

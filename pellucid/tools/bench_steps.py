@@ -7,8 +7,9 @@ decide nothing about the speed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,8 +20,26 @@ from pellucid.graph.ir import Graph
 CHUNK = 512  # tokens of one step, the default of EngineConfig.max_num_batched_tokens
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Steps that were run one after the other: tokens and seconds of each."""
+
+    num_tokens: list[int]
+    seconds: list[float]
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second of all together."""
+        return sum(self.num_tokens) / sum(self.seconds)
+
+    def until(self, num_tokens: int) -> Steps:
+        """The first ones, as many as hold `num_tokens`."""
+        count = next(n for n in range(1, len(self.seconds) + 1) if sum(self.num_tokens[:n]) >= num_tokens)
+        return Steps(self.num_tokens[:count], self.seconds[:count])
+
+
 class StepTimer:
-    """Rates in tokens a second on one program. Later work overwrites the cache of earlier work: of several streams
+    """Times steps of one program. Later work overwrites the cache of earlier work: of several streams
     each has blocks for `stream_length` tokens, and a single one may take all there are.
     """
 
@@ -30,17 +49,18 @@ class StepTimer:
         self._stride = -(-stream_length // BLOCK_SIZE)  # blocks of a stream
         self._rng = np.random.default_rng(0)
 
-    def prefill(self, num_tokens: int, num_streams: int = 1) -> float:
+    def prefill(self, num_tokens: int, num_streams: int = 1) -> Steps:
         """Prompts of `num_tokens` for each stream, in steps of up to CHUNK tokens; logits for each prompt's last."""
-        return self._rate(self._prompts(num_tokens, num_streams))
+        return self._run(self._prompts(num_tokens, num_streams))
 
-    def decode(self, num_streams: int, context: int, num_tokens: int) -> float:
-        """The next `num_tokens` of each stream, all streams together, one token each a step.
+    def chunk(self, context: int, num_tokens: int) -> Steps:
+        """One step of the `num_tokens` of a prompt that come after `context` tokens."""
+        return self._run([self._batch(range(1), context, num_tokens, wants_logits=False)])
 
-        With a context above 0 the keys and values of its tokens must have been computed: `prefill` does.
-        """
+    def decode(self, num_streams: int, context: int, num_tokens: int) -> Steps:
+        """The next `num_tokens` of each stream, all streams together, one token each a step."""
         batches = [self._batch(range(num_streams), context + i, 1) for i in range(num_tokens)]
-        return self._rate(batches)
+        return self._run(batches)
 
     def _prompts(self, num_tokens: int, num_streams: int) -> list[Batch]:
         together = max(1, CHUNK // num_tokens)  # short prompts share a step
@@ -68,13 +88,12 @@ class StepTimer:
             logit_rows=ends - 1 if wants_logits else np.empty(0, np.int32),
         )
 
-    def _rate(self, batches: Iterable[Batch]) -> float:
-        start = time.perf_counter()
-        num_tokens = 0
+    def _run(self, batches: Sequence[Batch]) -> Steps:
+        clock = [time.perf_counter()]
         for batch in batches:
             self._program.run(batch)
-            num_tokens += len(batch.token_ids)
-        return num_tokens / (time.perf_counter() - start)
+            clock.append(time.perf_counter())
+        return Steps([len(batch.token_ids) for batch in batches], [b - a for a, b in pairwise(clock)])
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""A little SVG: rectangles, lines and text, for plots and the docs' pictures. The same input gives the same bytes."""
+"""A little SVG: rectangles, text and plots of lines, for the docs' pictures. The same input gives the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 INK, SOFT, BEFORE, AFTER, OTHER = "#24292f", "#6e7781", "#d8dee4", "#2f6fb5", "#c4602b"
@@ -46,3 +46,40 @@ class Svg:
 def _number(value: float) -> str:
     """Rounded so far that no machine's arithmetic shows."""
     return f"{round(value, 1) + 0.0:g}"
+
+
+def line_panel(
+    picture: Svg,
+    place: tuple[float, float, float, float],
+    label: str,
+    ticks: Sequence[tuple[float, str]],
+    lines: Sequence[tuple[str, str, Sequence[tuple[float, float]]]],
+) -> None:
+    """Lines of (name, colour, points) over a height from 0 to the largest, in (left, top, width, height).
+
+    x of points and of ticks is a share of the width. Names stand at the lines' ends, moved down where they would meet.
+    """
+    left, top, width, height = place
+    y0, largest = top + 20, max((y for _, _, points in lines for _, y in points), default=0.0) or 1.0
+    picture.text(left, top + 12, label, fill=SOFT)
+    for i in range(5):
+        y = y0 + height - height * i / 4
+        picture.line([(left, y), (left + width, y)], BEFORE, 1)
+        picture.text(left - 6, y + 4, number(largest * i / 4), anchor="end", fill=SOFT)
+    for x, text in ticks:
+        picture.text(left + x * width, y0 + height + 16, text, anchor="middle", fill=SOFT)
+    ends = []
+    for name, colour, points in lines:
+        placed = [(left + x * width, y0 + height - y / largest * height) for x, y in points]
+        picture.line(placed, colour, 2)
+        if placed:
+            ends.append((placed[-1][1] + 4, name, colour))
+    lowest = 0.0
+    for y, name, colour in sorted(ends):
+        lowest = max(lowest + 14, y)
+        picture.text(left + width + 8, lowest, name, fill=colour)
+
+
+def number(value: float) -> str:
+    """For an axis: whole from 100 up, else three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -18,6 +18,7 @@ from pellucid.executors.base import Batch, StepResult
 from pellucid.executors.cpu import CpuExecutor, available_isas
 from pellucid.tools import bench_report
 from pellucid.tools.bench import BenchOptions, bench
+from pellucid.tools.bench_profile import PARTS, profile_of
 from pellucid.tools.bench_steps import CHUNK, StepTimer, work_of
 
 SMALL = {"prefill": (40,), "decode": 4, "streams": (1, 3), "repeats": 1, "threads": 1}
@@ -35,20 +36,56 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_work_is_measured(tiny: Path) -> None:
     told: list[str] = []
-    result = bench(str(tiny), BenchOptions(**SMALL, context=64), told.append)  # type: ignore[arg-type]
-    works = ["prefill_40", "decode_1", "streams_1", "streams_3", "prefill_64", "decode_1_at_64", "llm_decode", "mixed"]
-    assert list(result["samples"]) == ["load", *works, "first_token", "exit", "peak_mib"]
+    result = bench(str(tiny), BenchOptions(**SMALL, context=(50, 64)), told.append)  # type: ignore[arg-type]
+    works = ["prefill_40", "decode_1", "streams_1", "streams_3", "prefill_64", "decode_1_at_50", "decode_1_at_64"]
+    works += ["llm_decode", "mixed"]
+    assert set(result["samples"]) == {"load", *works, "prefill_50", "first_token", "exit", "peak_mib"}
     assert all(len(found) == 1 and found[0] > 0 for found in result["samples"].values())
     assert result["samples"]["first_token"] <= result["samples"]["exit"]
     assert set(works) - {"load"} <= {what.replace(" ", "_") for what in told}
     assert len(result["limits"]) == 2
     assert [row.work for row in bench_report.rows(result)][:2] == ["load", "prefill, 40 tokens"]
     json.dumps(result)
+    assert list(result["profile"]) == ["prefill_40", "decode_1", "streams_3"]
 
 
 def test_only_what_was_asked_for(tiny: Path) -> None:
     result = bench(str(tiny), BenchOptions(**SMALL, only=("decode",)))  # type: ignore[arg-type]
     assert list(result["samples"]) == ["load", "decode_1"]
+    assert result["profile"] == {}
+
+
+def test_shares_of_a_step_are_of_its_parts() -> None:
+    program = CpuExecutor(threads=2).compile(llama_like(), 160)
+    assert program.profile() == []
+    timer = StepTimer(program, 16, stream_length=32)
+    timer.prefill(40)
+    assert program.profile() == [], "nothing is timed before it is asked for"
+    for work in (lambda: timer.prefill(600), lambda: timer.chunk(512, 64), lambda: timer.decode(3, 16, 4)):
+        found = profile_of(program, work)
+        assert set(found) == {"step", *PARTS}
+        assert sum(found[part] for part in PARTS) == pytest.approx(1)
+        assert found["multiply"] > 0
+        assert found["attention"] > 0
+    ops = [node.op for node, _ in program.profile()]
+    assert ops.count("linear") == 2 * sum(node.op == "linear" for node in llama_like()), "inputs, then matrices"
+    program.close()
+
+
+def test_a_profile_is_told_as_shares() -> None:
+    shares = {"multiply": 0.5, "inputs": 0.125, "logits": 0.125, "attention": 0.25, "rest": 0.0, "outside": 0.0}
+    [head, row] = bench_report.profile_table({"prefill_512_at_8192": {"step": 0.25, **shares}})
+    assert dict(zip(head, row, strict=True))["attention"] == "25%"
+    assert row[:2] == ["prefill, the last 512 of 8,192 tokens", "250 ms"]
+
+
+def test_memory_is_told_beside_its_goal() -> None:
+    program = {"kv": [[0, 1024], [64, 1024]], "context_length": 4096, "flops_per_token": 1, "flops_per_logit_row": 1}
+    goal = 1.15 * 100 + 2 * 512 * 1024 / 2**20 + 90
+    assert bench_report.memory_goal(program, 100 << 20) == pytest.approx(goal)
+    limits = [{"read_all": 1e9, "integer_all": 1e9, "float_all": 1e9}]
+    row = bench_report.row("peak_mib", goal / 2, program, limits, 100 << 20)
+    assert row.of_limit == "50% of 1.15 × file + KV + 90 MiB"
 
 
 def test_the_command_prints_a_table_and_writes_json(tiny: Path, tmp_path: Path) -> None:
@@ -79,7 +116,7 @@ def test_the_command_prints_a_table_and_writes_json(tiny: Path, tmp_path: Path) 
         ({"streams": (0,)}, "numbers from 1 up"),
         ({"prefill": ()}, "numbers from 1 up"),
         ({"only": ("prefil",)}, "no work 'prefil'"),
-        ({"context": 32}, "more than 32"),
+        ({"context": (64, 32)}, "more than 32"),
         ({"repeats": 0}, "start at 1"),
     ],
 )
@@ -90,7 +127,7 @@ def test_options_that_make_no_sense_are_refused(given: dict[str, object], messag
 
 def test_a_context_beyond_the_models_is_refused(tiny: Path) -> None:
     with pytest.raises(InvalidParameter, match="exceed the model's context"):
-        bench(str(tiny), BenchOptions(**SMALL, context=10**6, only=("context",)))  # type: ignore[arg-type]
+        bench(str(tiny), BenchOptions(**SMALL, context=(10**6,), only=("context",)))  # type: ignore[arg-type]
 
 
 def test_steps_are_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +144,14 @@ def test_steps_are_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None
     timer.prefill(CHUNK + 100)
     assert [len(batch.token_ids) for batch in ran] == [CHUNK, 100]
     assert [batch.logit_rows.tolist() for batch in ran] == [[], [99]]
+    ran.clear()
+    steps = timer.prefill(2 * CHUNK)
+    assert steps.rate == pytest.approx(2 * CHUNK / sum(steps.seconds))
+    assert steps.until(CHUNK).seconds == steps.seconds[:1]
+    assert steps.until(CHUNK + 1) == steps
+    ran.clear()
+    timer.chunk(100, 20)
+    assert (ran[0].positions[0], ran[0].seq_lens.tolist(), len(ran[0].logit_rows)) == (100, [120], 0)
     ran.clear()
     timer.prefill(16, num_streams=40)
     assert [len(batch.seq_lens) for batch in ran] == [32, 8]
