@@ -28,9 +28,8 @@ def pictures(result: dict[str, Any]) -> dict[str, str]:
     found = {"": ratio_bars(f"How many times better than {result['peer']}", models)}
     if streamed:
         name = "Decode, tokens a second of all streams together, over 1 to 64 streams"
-        found["-streams"] = _panels(
-            name, [[(model["title"], STREAMS, _over(model, "streams_{}"))] for model in streamed]
-        )
+        panels = [(model["title"], STREAMS, _over(model, "streams_{}")) for model in streamed]
+        found["-streams"] = _panels(name, [panels[i : i + 2] for i in range(0, len(panels), 2)])
     if long := [model for model in models if "long" in model]:
         name = "Tokens a second over the length of the context"
         found["-context"] = _panels(name, [_context_panels(model) for model in long])
@@ -52,6 +51,7 @@ def ratio_bars(name: str, models: Sequence[Model]) -> str:
     height = 40 + sum(LINE + 6 + LINE * len(bars) for _, bars in groups)
     picture, y = Svg(BARS_LEFT + BARS_WIDTH + 70, height + 12, name), 34
     picture.text(8, 20, name, bold=True)
+    picture.line([(BARS_LEFT + scale, 34), (BARS_LEFT + scale, height)], INK, 1, dash="3 3")
     for group, bars in groups:
         y += LINE + 6
         picture.text(8, y - 7, group, bold=True)
@@ -61,7 +61,6 @@ def ratio_bars(name: str, models: Sequence[Model]) -> str:
             picture.rect(BARS_LEFT, y, ratio * scale, 14, colour)
             picture.text(BARS_LEFT + ratio * scale + 6, y + 11, f"{ratio:.2f}×")
             y += LINE
-    picture.line([(BARS_LEFT + scale, 34), (BARS_LEFT + scale, y)], INK, 1, dash="3 3")
     return picture.render()
 
 
@@ -80,12 +79,12 @@ def profile_bars(name: str, models: Sequence[Model]) -> str:
     """A bar of shares for each work of each model."""
     groups = [(model["title"], model["profile"]["pellucid"]) for model in models]
     height = 66 + sum(LINE + 6 + LINE * len(works) for _, works in groups)
-    picture, x, y = Svg(BARS_LEFT + BARS_WIDTH + 70, height, name), 8, 60
+    picture, x, y = Svg(BARS_LEFT + BARS_WIDTH + 170, height, name), 8, 60
     picture.text(8, 20, name, bold=True)
     for part, label in PARTS.items():
         picture.rect(x, 34, 12, 12, PART_COLOURS[part])
         picture.text(x + 16, 44, label)
-        x += 34 + round(6.2 * len(label))
+        x += 34 + round(5.8 * len(label))
     for group, works in groups:
         y += LINE + 6
         picture.text(8, y - 7, group, bold=True)

@@ -26,6 +26,7 @@ _TITLES = {
     r"prefill_(\d+)_at_(\d+)": "prefill, the last {} of {} tokens",
     r"decode_1": "decode, 1 stream",
     r"decode_1_at_(\d+)": "decode, 1 stream, at {} tokens of context",
+    r"streams_1": "decode, 1 stream, total",
     r"streams_(\d+)": "decode, {} streams, total",
     r"llm_decode": "decode through LLM (tokenizer, scheduler, sampler)",
     r"mixed": "mixed load through LLM, prompts and answers, total",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -60,7 +61,7 @@ def line_panel(
     x of points and of ticks is a share of the width. Names stand at the lines' ends, moved down where they would meet.
     """
     left, top, width, height = place
-    y0, largest = top + 20, max((y for _, _, points in lines for _, y in points), default=0.0) or 1.0
+    y0, largest = top + 20, 4 * _round_up(max((y for _, _, points in lines for _, y in points), default=0.0) / 4)
     picture.text(left, top + 12, label, fill=SOFT)
     for i in range(5):
         y = y0 + height - height * i / 4
@@ -78,6 +79,12 @@ def line_panel(
     for y, name, colour in sorted(ends):
         lowest = max(lowest + 14, y)
         picture.text(left + width + 8, lowest, name, fill=colour)
+
+
+def _round_up(value: float) -> float:
+    """To 1, 1.5, 2, 2.5, 3, 4, 5, 6 or 8 times a power of ten; 1 for 0."""
+    power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
 
 
 def number(value: float) -> str:
