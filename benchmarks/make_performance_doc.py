@@ -93,7 +93,8 @@ the rest of the step loses the difference to the share in the model's table.
 - **load**: opening the file, putting the weights into the kernels' order, starting threads; the file is in the page
   cache.
 - **process start to first token**: until `pellucid run MODEL {prompt} -n 1 --raw` and `llama-completion -no-cnv` with
-  the same prompt write their first byte, files in the page cache; then until they have ended.
+  the same prompt write their first byte; then until they have ended. One run before is not counted: files are in the
+  page cache and Python's modules compiled, as pip leaves them.
 - **peak memory**: the largest resident set of that process, mapped pages of the file included, with a context of
   {start_context} tokens.
 - **achieved**: for decode the bytes that a step reads (all weights, and the context's keys and values), times steps a

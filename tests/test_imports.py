@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pellucid"
 
-BASE = {"errors", "fields", "config", "sampling", "sampling_fields", "stop_regex", "structured_outputs", "thread_pool"}
+BASE = {
+    "errors", "fields", "config", "sampling", "sampling_fields", "stop_regex", "structured_outputs", "thread_pool",
+    "garbage",
+}  # fmt: skip
 CHAIN = ["formats", "graph", "models", "executors", "cache", "engine"]
 FACES = ["api", "server", "tools", "cli"]
 

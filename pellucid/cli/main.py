@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from pellucid.cli import terminal
 from pellucid.errors import InvalidRequest, PellucidError
+from pellucid.garbage import uncollected
 
 COMMANDS = {
     "run": "answer one prompt",
@@ -93,7 +94,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ? and goes on
     debug, colour = False, None
     try:
-        args = parse(sys.argv[1:])
+        with uncollected():
+            args = parse(sys.argv[1:])
         debug, colour = args.debug, getattr(args, "colour", None)
         logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
         args.main(args)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.cli import terminal
 from pellucid.errors import InvalidParameter
+from pellucid.garbage import uncollected
 
 if TYPE_CHECKING:
     from pellucid.engine.llm import LLM
@@ -54,19 +55,20 @@ def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:
     with terminal.DownloadProgress() as progress:
         resolve(args.model, progress=progress)
 
-    from pellucid.engine.llm import LLM
+    with uncollected():
+        from pellucid.engine.llm import LLM
 
-    return LLM(
-        args.model,
-        max_model_len=args.ctx_size,
-        threads=args.threads,
-        isa=args.isa,
-        executor=args.executor,
-        kv_cache_dtype=args.kv_cache_dtype,
-        activations=args.activations,
-        chat_template=text_or_file(args.chat_template),
-        max_num_seqs=max_num_seqs,
-    )
+        return LLM(
+            args.model,
+            max_model_len=args.ctx_size,
+            threads=args.threads,
+            isa=args.isa,
+            executor=args.executor,
+            kv_cache_dtype=args.kv_cache_dtype,
+            activations=args.activations,
+            chat_template=text_or_file(args.chat_template),
+            max_num_seqs=max_num_seqs,
+        )
 
 
 def read_text(path: Path, what: str) -> str:

@@ -93,7 +93,7 @@ def _prompt(args: argparse.Namespace) -> str:
 
 
 def _start(llm: LLM, prompt: str, args: argparse.Namespace, params: SamplingParams) -> Iterator[StreamChunk]:
-    has_template = args.chat_template is not None or llm.tokenizer.chat_template is not None
+    has_template = args.chat_template is not None or llm.tokenizer.has_chat_template
     if args.raw or not has_template:
         if args.system is not None:
             raise InvalidRequest("this model has no chat template and so no place for --system; see --chat-template")

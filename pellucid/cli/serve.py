@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.cli import options, terminal
 from pellucid.config import api_key, traces_wanted
 from pellucid.errors import InvalidParameter
+from pellucid.garbage import uncollected
 
 if TYPE_CHECKING:
     from pellucid.server.registry import ModelRegistry, ServedModel
@@ -83,10 +84,11 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _serve(args: argparse.Namespace, registry: ModelRegistry) -> None:
-    from pellucid.server import logs
-    from pellucid.server.banner import print_banner
-    from pellucid.server.serve import serve
-    from pellucid.server.settings import Limits, ServerSettings
+    with uncollected():
+        from pellucid.server import logs
+        from pellucid.server.banner import print_banner
+        from pellucid.server.serve import serve
+        from pellucid.server.settings import Limits, ServerSettings
 
     logs.set_up(args.log_format, logging.DEBUG if args.debug else logging.INFO)
     if args.api_key is not None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pellucid.chat.parser import AnswerParser
-from pellucid.chat.turn import Turn
 from pellucid.engine.outputs import CompletionOutput, RequestOutput, StreamChunk
 from pellucid.engine.request import Request
 from pellucid.errors import InvalidParameter
 from pellucid.sampling import SamplingParams
 from pellucid.structured_outputs import StructuredOutputs
+
+if TYPE_CHECKING:
+    from pellucid.chat.parser import AnswerParser
+    from pellucid.chat.turn import Turn
 
 
 def chat_params(params: SamplingParams, turn: Turn) -> SamplingParams:

@@ -11,8 +11,6 @@ from itertools import repeat
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pellucid.chat.tools import ToolChoice
-from pellucid.chat.turn import ChatOptions, ChatTurns, Turn
 from pellucid.config import EngineConfig
 from pellucid.engine.chat_answers import ChatReader, chat_params
 from pellucid.engine.engine import Engine
@@ -30,6 +28,8 @@ from pellucid.fields import show
 from pellucid.sampling import SamplingParams
 
 if TYPE_CHECKING:
+    from pellucid.chat.tools import ToolChoice
+    from pellucid.chat.turn import ChatTurns, Turn
     from pellucid.engine.classify import ClassificationOutput
 
 Prompt = str | Sequence[int]
@@ -132,6 +132,8 @@ class LLM:
 
         Raises TemplateError, InvalidRequest if no form of calls is known for the template, and what `generate` raises.
         """
+        from pellucid.chat.turn import ChatOptions
+
         options = ChatOptions(
             tools=tools,
             tool_choice=tool_choice,
@@ -171,6 +173,8 @@ class LLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Iterator[StreamChunk]:
         """Answer one conversation piece by piece; the arguments are those of `chat`."""
+        from pellucid.chat.turn import ChatOptions
+
         options = ChatOptions(
             tools=tools,
             tool_choice=tool_choice,
@@ -317,6 +321,8 @@ class LLM:
             raise InvalidRequest(
                 "this model has no chat template; use generate(), or load it with LLM(…, chat_template=…)"
             )
+        from pellucid.chat.turn import ChatTurns
+
         return ChatTurns(template, self.tokenizer)
 
     @staticmethod

@@ -20,6 +20,7 @@ from pellucid.engine.async_engine import AsyncLLM
 from pellucid.engine.results import model_receipt
 from pellucid.errors import PellucidError, ResourceError
 from pellucid.executors.base import BLOCK_SIZE
+from pellucid.garbage import uncollected
 from pellucid.server import logs
 from pellucid.server.begun import BegunCalls
 from pellucid.server.channel import Channel, encode
@@ -87,7 +88,7 @@ class EngineProcess:
     async def _load(self, command: Load) -> None:
         begun = monotonic()
         try:
-            llm = await asyncio.to_thread(lambda: AsyncLLM(**command.settings))
+            llm = await asyncio.to_thread(_load, command)
         except BaseException as error:
             if not isinstance(error, PellucidError):
                 logger.exception("the model cannot be loaded")
@@ -111,6 +112,11 @@ class EngineProcess:
             stats = Stats() if self._session is None else self._session.stats
             self.channel.post(encode(Heartbeat(stats)))
             await asyncio.sleep(command.heartbeat_interval)
+
+
+def _load(command: Load) -> AsyncLLM:
+    with uncollected():
+        return AsyncLLM(**command.settings)
 
 
 def model_info(llm: AsyncLLM, load_seconds: float) -> ModelInfo:

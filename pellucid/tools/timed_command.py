@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,8 @@ class Finished:
     stdout: str
 
 
-def run(command: Sequence[str | Path]) -> Finished:
-    """Run `command` (its program given by path) to its end.
+def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Finished:
+    """Run `command` (its program given by path) to its end; `environment`: None for this process's own.
 
     Raises CommandFailed when it exits with anything but 0, and when it prints nothing: every command that is measured
     here has something to say, and one that says nothing has not done the work that the clock would be read for.
@@ -61,7 +61,9 @@ def run(command: Sequence[str | Path]) -> Finished:
     arguments = [str(argument) for argument in command]
     with tempfile.NamedTemporaryFile("r") as report:
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, report.name, *arguments]
-        done = subprocess.run(launcher, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            launcher, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
+        )
         output = (done.stdout + done.stderr)[-2000:]
         if done.returncode != 0:
             raise CommandFailed(f"{' '.join(arguments)} could not be started:\n{output}")

@@ -157,3 +157,12 @@ def test_an_error_is_coloured_as_asked(pellucid: Pellucid, tiny: Path, asked: st
     done = pellucid("run", tiny, "hi", "-n", "0", asked)
     assert done.returncode == 2
     assert done.stderr.startswith(start)
+
+
+def test_a_plain_prompt_waits_for_nothing_it_does_not_use(pellucid: Pellucid, tiny: Path) -> None:
+    """The tiny model has a chat template, which --raw does not use."""
+    raw = pellucid("run", tiny, "hello", "--raw", *GREEDY, PYTHONPROFILEIMPORTTIME="1")
+    assert raw.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in raw.stderr.splitlines() if line.startswith("import time:")}
+    assert "pellucid.engine.llm" in loaded
+    assert loaded & {"jinja2", "rich", "llguidance", "asyncio", "pellucid.chat.turn"} == set()

@@ -35,3 +35,8 @@ def test_the_first_output_comes_before_the_end() -> None:
     found = timed_command.run([sys.executable, "-I", "-c", f"x = bytearray(b'1' * (32 << 20)); {script}"])
     assert found.stdout == "first\nlast\n"
     assert 0.2 < found.first_output < found.seconds - 0.4
+
+
+def test_the_command_runs_in_the_environment_given() -> None:
+    script = "import os; x = bytearray(b'1' * (32 << 20)); print('ONLY' in os.environ, 'PATH' in os.environ)"
+    assert timed_command.run([sys.executable, "-I", "-c", script], {"ONLY": "this"}).stdout == "True False\n"
