@@ -16,20 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bench_models
 import machine
 from figures import put
+from llama_server import llama_server
 from plots import ratio_bars
 
 from pellucid.tools import timed_command
@@ -41,7 +37,6 @@ from pellucid.tools.served import served
 
 MAX_MODEL_LEN = 1152  # the longest request has 1,024 words and new tokens; a few words are two tokens
 LEAST_REQUESTS = 4
-START_TIME = 120.0
 
 
 def main() -> None:
@@ -114,37 +109,8 @@ def pellucid(path: Path, options: LoadOptions, threads: int) -> dict[str, Any]:
 
 
 def llama(path: Path, options: LoadOptions, args: argparse.Namespace) -> dict[str, Any]:
-    with llama_server(args.llama_server, path, options.concurrency or 1, args.threads) as url:
+    with llama_server(args.llama_server, path, options.concurrency or 1, args.threads, MAX_MODEL_LEN) as url:
         return load(url, options)
-
-
-@contextmanager
-def llama_server(program: Path, model: Path, slots: int, threads: int) -> Iterator[str]:
-    """Its URL, when it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [program, "-m", model, "--host", "127.0.0.1", "--port", str(port), "-t", str(threads)]
-    command += ["-np", str(slots), "-c", str(slots * MAX_MODEL_LEN)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + START_TIME
-        while not _healthy(f"http://127.0.0.1:{port}/health"):
-            if process.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"{program.name} does not start with {model.name}")
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def offline(path: Path, options: LoadOptions, threads: int) -> dict[str, Any]:

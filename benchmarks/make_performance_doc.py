@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import goals
-import plots
 import report
 import sections
+from pictures import pictures
 from rounds import CONTEXTS, DECODE, LARGE_DECODE, PREFILL
 
 from pellucid.tools.bench import (
@@ -102,15 +102,16 @@ the rest of the step loses the difference to the share in the model's table.
   machine's limits above, which the same run measures: memory read by all threads, and the faster of two kinds of
   multiply-adds, float32 and pairs of 16-bit integers.
 - **mean KL to float32**, **same top token**: against transformers in float32 on the 384 tokens of the tests' goldens;
-  by type of KV cache in [quality.md](quality.md). llama.cpp's activations, of eight bits always, cost a mean KL of
-  0.003 (SmolLM2) and 0.0056 (Gemma 3) on the same files, read once on another machine.
+  by type of KV cache in [quality.md](quality.md). llama.cpp is asked through its server for the next token after each
+  prefix, and compared by the 1,024 likeliest that it lists.
 - The 1B and 8B models have Llama 3's shapes and random weights (`benchmarks/make_perf_model.py`).
 
 ## On aarch64
 
 There is no such machine here, so no speed is claimed. `make aarch64` compiles the native module for it with Debian's
-cross compiler, where the portable kernels are the only ones, and runs the table of operators against the reference,
-and the tests of packing, with qemu-user: {aarch64}.
+cross compiler, where the portable kernels are the only ones, and runs the table of operators against the reference, and
+the tests of packing, with qemu-user: every operator, every type of weights with each kind of activations, every type of
+KV cache. What tokenizers and samplers have in native code is compiled for it too, but not run there.
 
 ## Run it again
 
@@ -122,7 +123,6 @@ and the tests of packing, with qemu-user: {aarch64}.
 
 The run behind this page: `{command}`. Its samples are in `{source}`.
 """
-AARCH64 = "every operator, every type of weights, every type of KV cache"
 
 
 def main() -> None:
@@ -138,16 +138,16 @@ def main() -> None:
 def files(source: Path) -> dict[Path, str]:
     """The page and its pictures."""
     result: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-    pictures = {DOC.with_name(f"performance{name}.svg"): svg for name, svg in plots.pictures(result).items()}
-    return {DOC: page(result, f"benchmarks/results/{source.name}"), **pictures}
+    drawn = {DOC.with_name(f"performance{name}.svg"): svg for name, (_, svg) in pictures(result).items()}
+    return {DOC: page(result, f"benchmarks/results/{source.name}"), **drawn}
 
 
 def page(result: dict[str, Any], source: str) -> str:
     about, models = result["machine"], result["models"]
-    pictures = (f"![{plots.name_of(svg)}](performance{name}.svg)" for name, svg in plots.pictures(result).items())
+    links = (f"![{title}](performance{name}.svg)" for name, (title, _) in pictures(result).items())
     return TEXT.format(
         source=source,
-        pictures="\n\n".join(pictures),
+        pictures="\n\n".join(links),
         peer=result["peer"],
         rounds=max(len(model["rounds"]) for model in models),
         cpu=about["cpu"],
@@ -165,7 +165,6 @@ def page(result: dict[str, Any], source: str) -> str:
         goals=goals.text(result),
         tables="\n\n".join(f"## {model['title']}\n\n{report.model_table(model, result['limits'])}" for model in models),
         sections=sections.text(result),
-        aarch64=AARCH64,
         prefill=PREFILL,
         decode=DECODE,
         large_decode=LARGE_DECODE,

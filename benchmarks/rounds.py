@@ -164,6 +164,8 @@ def _quality(model: BenchModel, args: argparse.Namespace, found: Model) -> None:
         found["quality"] = {
             engine_of(activations): golden_quality.quality(model, activations) for activations in args.activations
         }
+        if args.llama_bin is not None and (server := args.llama_bin / "llama-server").is_file():
+            found["quality"]["llama.cpp"] = golden_quality.peer_quality(server, model, args.threads)
 
 
 def _pellucid(path: Path, args: argparse.Namespace, activations: str, options: list[str]) -> dict[str, Any]:

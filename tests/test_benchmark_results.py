@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from support.divergence import log_softmax, top_agreement, top_kl
 from support.tiny_model import write_tiny_model
 
 from pellucid.cli.main import build_parser
@@ -130,6 +132,49 @@ def test_what_the_matrices_reach_is_told_without_the_rest() -> None:
     assert rows[1][:5] == ["M", "decode, 1 stream", "200 ms", "40%", "10%"]
     assert rows[1][-1] == "50% of reading"  # 10^9 bytes in half of 0.2 s, of 2 * 10^10 a second
     assert rows[2][-1] == "50% of arithmetic"  # 512 * 10^9 operations in half of 10.24 s, of 2 * 10^11 a second
+
+
+SERVER = """#!{python}
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        logprobs = {logprobs}[len(asked["prompt"]) - 1]
+        listed = [{{"id": token, "logprob": logprob}} for token, logprob in enumerate(logprobs)][: asked["n_probs"]]
+        body = json.dumps({{"completion_probabilities": [{{"top_logprobs": listed}}]}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def test_llama_cpp_is_compared_with_float32_as_pellucid_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import golden_quality
+    from bench_models import BenchModel
+
+    rng = np.random.default_rng(0)
+    exact, logits = rng.normal(0, 2, (2, 3, 40)).astype(np.float32)
+    logits += exact
+    golden = {"token_ids": np.arange(3), "argmax": exact.argmax(-1), "top_ids": np.argsort(-exact)[:, :8]}
+    golden["top_logprobs"] = np.take_along_axis(log_softmax(exact), golden["top_ids"], -1)
+    golden["rest_logprob"] = np.log1p(-np.exp(golden["top_logprobs"]).sum(-1))
+    monkeypatch.setattr(golden_quality, "golden_of", lambda name: golden)
+    server = tmp_path / "llama-server"
+    server.write_text(SERVER.format(python=sys.executable, logprobs=log_softmax(logits).tolist()))
+    server.chmod(0o755)
+    found = golden_quality.peer_quality(server, BenchModel("m", "M", tmp_path, tmp_path), 1)
+    assert found["mean_kl"] == pytest.approx(top_kl(golden, logits).mean(), rel=1e-4)
+    assert found["same_top"] == top_agreement(golden, logits)
+    assert found["positions"] == 3
+    monkeypatch.setattr(golden_quality, "LISTED", 30)  # what is not listed counts with the rest
+    fewer = golden_quality.peer_quality(server, BenchModel("m", "M", tmp_path, tmp_path), 1)
+    assert 0 < fewer["mean_kl"] < found["mean_kl"]
 
 
 def test_the_performance_page_is_what_its_results_say() -> None:

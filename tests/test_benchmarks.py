@@ -64,6 +64,7 @@ def test_servers_are_compared_by_medians() -> None:
     (rate, rates), (time, times) = compare_servers.ratios(model)
     assert (rate, time) == ("8 streams, tokens/s", "8 streams, first token p99")
     assert (rates, times) == (pytest.approx(4.0), pytest.approx(2.0))
+    assert ">4.00×<" in compare_servers.ratio_bars("servers", [("M", [("8 streams, tokens/s", rates)])])
     assert compare_servers.table(model).splitlines()[4:] == [
         "| 8 | pellucid | 40.0 | 100% | 200 / 400 |  |",
         "| 8 | llama-server | 10.0 |  | 400 / 800 |  |",
@@ -124,14 +125,14 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 
 def test_a_peer_is_started_and_stopped(tmp_path: Path) -> None:
-    import compare_servers
+    import llama_server
 
     program = tmp_path / "llama-server"
     program.write_text(FAKE_SERVER.format(python=sys.executable))
     program.chmod(0o755)
-    with compare_servers.llama_server(program, tmp_path / "model.gguf", 8, 2) as url:
-        assert compare_servers._healthy(f"{url}/health")
-    assert not compare_servers._healthy(f"{url}/health")
+    with llama_server.llama_server(program, tmp_path / "model.gguf", 8, 2, 64) as url:
+        assert llama_server.healthy(f"{url}/health")
+    assert not llama_server.healthy(f"{url}/health")
     program.write_text("#!/bin/false\n")
-    with pytest.raises(SystemExit, match="does not start"), compare_servers.llama_server(program, tmp_path, 8, 2):
+    with pytest.raises(SystemExit, match="does not start"), llama_server.llama_server(program, tmp_path, 8, 2, 64):
         pass
