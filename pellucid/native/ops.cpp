@@ -73,17 +73,13 @@ class Linear : public Op {
             compute(s, c, task, thread);
     }
     void reserve(const Step& s, Context& c) const override {
-        const size_t rows = (size_t)s.rows_of(out_), k = (size_t)x_.width;
-        auto grow = [](auto& v, size_t n) {
-            if (v.size() < n) v.resize(n);
+        const int64_t rows = s.rows_of(out_), k = x_.width;
+        auto grow = [](auto& v, int64_t n) {
+            if (v.size() < (size_t)n) v.resize((size_t)n);
         };
         if (norm_.kind != Norm::none) grow(c.normed, rows * k);
-        if (reads_int8(c)) grow(c.q8, rows * (k / 32));
-        if (!reads_int16(c)) return;
-        grow(c.q, rows * k);
-        grow(c.q_scale, rows * (k / 32));
-        grow(c.q_sums, rows * (k / 16));
-        grow(c.q_totals, rows * (k / 32));
+        if (reads_int8(c)) grow(c.q8, num_blocks(rows, k));
+        if (reads_int16(c)) grow(c.q16, num_blocks(rows, k));
     }
 
   private:
@@ -107,23 +103,15 @@ class Linear : public Op {
             apply(norm_, *c.kernels, x, k, normed);
             x = normed;
         }
-        if (reads_int8(c)) c.kernels->quantize_row_int8(x, k, c.q8.data() + r * (k / 32));
-        if (reads_int16(c))
-            c.kernels->quantize_row(x, k, c.q.data() + r * k, c.q_scale.data() + r * (k / 32),
-                                    c.q_sums.data() + r * (k / 16), c.q_totals.data() + r * (k / 32));
+        const int64_t first = block_index(r, 0, k / 32);
+        if (reads_int8(c)) c.kernels->quantize_row_int8(x, k, c.q8.data() + first);
+        if (reads_int16(c)) c.kernels->quantize_row(x, k, c.q16.data() + first);
     }
     void compute(const Step& s, const Context& c, int64_t task, int thread) const {
         const int64_t k = x_.width, rows = s.rows_of(out_), per_task = panels_per_task(rows);
         const bool normed = norm_.kind != Norm::none;
         LinearTask t{};
-        t.in = {normed ? c.normed.data() : s.at(x_),
-                normed ? k : x_.stride,
-                k,
-                c.q.data(),
-                c.q_scale.data(),
-                c.q_sums.data(),
-                c.q_totals.data(),
-                c.q8.data()};
+        t.in = {normed ? c.normed.data() : s.at(x_), normed ? k : x_.stride, k, c.q16.data(), c.q8.data()};
         t.rows = (int)rows;
         t.out_stride = out_.stride;
         t.residual_stride = residual_ ? residual_->stride : 0;

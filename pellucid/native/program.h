@@ -60,10 +60,7 @@ struct Context {
     std::vector<float> attend_parts;  // the current attention's, where its keys are divided over threads
     // The current linear's prepared input.
     std::vector<float> normed;
-    std::vector<int16_t> q;
-    std::vector<float> q_scale;
-    std::vector<int32_t> q_sums;
-    std::vector<float> q_totals;
+    std::vector<Block16> q16;
     std::vector<Block8> q8;
     // cos and sin [T, rotary / 2] of each rope table.
     struct RopeTable {

@@ -3,8 +3,8 @@
 // A codec has: `code<P>(codes)`, step P (inputs 2P and 2P+1) of one group; `parts`, the number of scales in a group (1
 // or 2); `offset`, subtracted from every code; `has_min`, whether a constant is added to every weight of a part; and a
 // reader of scales: `begin(header)`, then `scale(scales, part)` and `min(scales, part)`. A weight is scale * (code -
-// offset) + min. Where codes are unsigned, also `largest`, the largest of them, and `quad_codes<S>(codes)`, step S of
-// four inputs as bytes.
+// offset) + min. `one_field` tells that a code is read with a shift and a mask alone. Where codes are unsigned, also
+// `largest`, the largest of them, and `quad_codes<S>(codes)`, step S of four inputs as bytes.
 #pragma once
 
 namespace PELLUCID_ISA {
@@ -46,6 +46,7 @@ PELLUCID_INLINE vi plane8(const uint8_t* c) {
 template <int Low, int High>
 struct Planes {
     static constexpr int largest = (1 << (Low + High)) - 1;
+    static constexpr bool one_field = High == 0;
     template <int P, bool Both = false>
     PELLUCID_INLINE vi code(const uint8_t* c) {
         if constexpr (High == 0)
@@ -60,18 +61,21 @@ struct Planes {
     }
 };
 struct Codes8 {
+    static constexpr bool one_field = true;
     template <int P>
     PELLUCID_INLINE vi code(const uint8_t* c) {
         return plane8<P>(c);
     }
 };
 struct CodesIq4 {
+    static constexpr bool one_field = false;
     template <int P>
     PELLUCID_INLINE vi code(const uint8_t* c) {
         return lookup(pellucid::kIq4Values, plane<4, P, 0>(c));
     }
 };
 struct CodesMxfp4 {
+    static constexpr bool one_field = false;
     template <int P>
     PELLUCID_INLINE vi code(const uint8_t* c) {
         return lookup(pellucid::kMxfp4Values, plane<4, P, 0>(c));

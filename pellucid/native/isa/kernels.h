@@ -9,24 +9,38 @@
 
 namespace pellucid {
 
-// Thirty-two inputs of the profile with int8 activations: x ≈ q * scale with |q| ≤ 127.
+// Thirty-two inputs of a row as integers, x ≈ q * scale, with |q| ≤ 32767: an input keeps 15 bits within its block.
+struct Block16 {
+    float scale;
+    float total;      // scale times the sum of q
+    int32_t sums[2];  // of the q of each 16
+    int16_t q[32];
+};
+
+// The same in the profile with int8 activations: |q| ≤ 127.
 struct Block8 {
     float scale;
     float total, halves[2];  // scale times the sum of q: over all, and over each 16
     int8_t q[32];            // each eight as 0 4 1 5 2 6 3 7
 };
 
-// The input of a linear: float rows, and for quantised weights the same rows as 16-bit integers in blocks of 32.
-// x ≈ q * scale with |q| ≤ 32767, so an activation keeps 15 bits within its block.
+// Blocks lie as tiles read them: the same block of four rows, then the next block of these rows. One row after the
+// other, rows of a power of two would share their lines of cache.
+constexpr int64_t kBlockRows = 4;
+static constexpr int64_t block_index(int64_t row, int64_t block, int64_t blocks) {
+    return (row / kBlockRows * blocks + block) * kBlockRows + row % kBlockRows;
+}
+static constexpr int64_t num_blocks(int64_t rows, int64_t k) {
+    return (rows + kBlockRows - 1) / kBlockRows * kBlockRows * (k / 32);
+}
+
+// The input of a linear: float rows for float weights, blocks of integers for quantised ones.
 struct Activations {
     const float* x;  // [rows, x_stride]
     int64_t x_stride;
-    int64_t k;            // inputs; a multiple of 32 where the quantised form is used
-    const int16_t* q;     // [rows, k]
-    const float* scale;   // [rows, k / 32]
-    const int32_t* sums;  // [rows, k / 16], sum of q over 16 inputs
-    const float* totals;  // [rows, k / 32], scale times the sum of q over 32 inputs
-    const Block8* q8;     // [rows, k / 32], in place of q to totals for kernels of `linear_int8`
+    int64_t k;           // inputs; a multiple of 32 where blocks are used
+    const Block16* q16;  // num_blocks(rows, k), in the order of block_index
+    const Block8* q8;    // the same for kernels of `linear_int8`
 };
 
 struct LinearTask {  // one panel of up to 16 outputs, for all rows
@@ -100,7 +114,8 @@ struct Kernels {
     void (*linear_int8[kNumTypes])(const LinearTask&);  // null for a type that has none
     // One output row of a packed matrix in float32, times `scale`.
     void (*weight_row[kNumTypes])(const uint8_t* panel, int64_t k, int lane, float scale, float* out);
-    void (*quantize_row)(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums, float* totals);
+    // A row's blocks; `out` is its first, those after it are kBlockRows apart.
+    void (*quantize_row)(const float* x, int64_t k, Block16* out);
     void (*quantize_row_int8)(const float* x, int64_t k, Block8* out);
     void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* out);

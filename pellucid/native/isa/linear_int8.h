@@ -85,10 +85,10 @@ PELLUCID_INLINE void expand_bytes(const uint8_t* panel, int64_t k, uint8_t* scra
 template <int M, class S>
 PELLUCID_INLINE void tile_int8(S in, const Activations& a, int row, vf (&acc)[M]) {
     const int64_t groups = a.k / 32;
-    const Block8* block = a.q8 + row * groups;
+    const Block8* block = a.q8 + block_index(row, 0, groups);
     PELLUCID_UNROLL
     for (int m = 0; m < M; m++) acc[m] = set(0.0f);
-    for (int64_t g = 0; g < groups; g++, block++) {
+    for (int64_t g = 0; g < groups; g++, block += kBlockRows) {
         in.begin();
         unroll<0, S::parts>([&]<int Part>() PELLUCID_INLINED {
             constexpr int steps = 8 / S::parts;
@@ -103,7 +103,7 @@ PELLUCID_INLINE void tile_int8(S in, const Activations& a, int row, vf (&acc)[M]
                     constexpr int P = Part * steps + J * S::sums + I;
                     const vi w = in.template code<P>();
                     PELLUCID_UNROLL
-                    for (int m = 0; m < M; m++) sum[m] = dot4(sum[m], w, quad(block[m * groups].q + 4 * P));
+                    for (int m = 0; m < M; m++) sum[m] = dot4(sum[m], w, quad(row_block(block, m, groups).q + 4 * P));
                 });
                 PELLUCID_UNROLL
                 for (int m = 0; m < M; m++) total[m] = add_dot4(total[m], sum[m]);
@@ -111,7 +111,7 @@ PELLUCID_INLINE void tile_int8(S in, const Activations& a, int row, vf (&acc)[M]
             const vf scale = in.scale(Part), min = in.min(Part);
             PELLUCID_UNROLL
             for (int m = 0; m < M; m++) {
-                const Block8& x = block[m * groups];
+                const Block8& x = row_block(block, m, groups);
                 acc[m] = fma(to_float(total[m]), mul(scale, set(x.scale)), acc[m]);
                 acc[m] = fma(min, set(S::parts == 2 ? x.halves[Part] : x.total), acc[m]);
             }
@@ -122,7 +122,7 @@ PELLUCID_INLINE void tile_int8(S in, const Activations& a, int row, vf (&acc)[M]
 
 template <class C>
 void linear_int8(const LinearTask& t) {
-    if (t.rows <= kMaxRows) {
+    if (t.rows <= unpacked_rows<C>) {
         in_tiles<kMaxRows>(t, 0, [&]<int M>(int row, vf(&acc)[M]) PELLUCID_INLINED {
             tile_int8<M>(PackedBytes<C>(t.panel), t.in, row, acc);
         });
@@ -135,7 +135,7 @@ void linear_int8(const LinearTask& t) {
 }
 
 static void quantize_row_int8(const float* x, int64_t k, Block8* out) {
-    for (int64_t g = 0; g < k / 32; g++, x += 32, out++) {
+    for (int64_t g = 0; g < k / 32; g++, x += 32, out += kBlockRows) {
         int16_t q[32];
         out->scale = quantize_block(x, 127.0f, q);
         int32_t sum[2] = {0, 0};
