@@ -23,7 +23,6 @@ from pellucid.tools.bench import (
     STREAM_DECODE_TOKENS,
     STREAM_PROMPT_TOKENS,
 )
-from pellucid.tools.bench_report import limits_line
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
@@ -74,8 +73,8 @@ the rest of the step loses the difference to the share in the model's table.
 - **small models** have rows so short that what surrounds the matrices counts: norms and rounding of inputs, attention,
   and the logits, which are as many as the vocabulary and so a large part of Gemma 3 270M.
 - **long contexts** add attention, which grows with the context while everything else stays.
-- **the cold start** is Python's imports, the tokenizer, and putting the weights into the kernels' order (`load`), in
-  this order for small models and the other way round for large ones.
+- **the cold start** is Python's imports and the tokenizer for the small models, and mostly putting the weights into the
+  kernels' order (`load`) for the large ones.
 - **peak memory** is the weights in the kernels' order, as large as the file, and what Python and NumPy take.
 
 ## What is measured
@@ -154,7 +153,7 @@ def page(result: dict[str, Any], source: str) -> str:
         cores=about["cores"],
         memory=about["memory_gib"],
         instruction_sets=" ".join(about["instruction_sets"]),
-        limits=limits_line(result["limits"]),
+        limits=report.limits_line(result),
         others=report.others_line(result),
         commit=result["commit"],
         isa=models[0]["program"]["isa"],

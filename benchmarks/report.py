@@ -33,11 +33,15 @@ def header(result: dict[str, Any]) -> list[str]:
         f"activations: {result['activations']}",
         f"machine: {about['cpu']}, {about['cores']} cores, {about['memory_gib']:.0f} GiB, "
         f"{' '.join(about['instruction_sets'])}",
-        f"limits: {bench_report.limits_line(result['limits'])}",
+        f"limits: {limits_line(result)}",
         f"other processes: {others_line(result)}",
         f"command: {result['command']}",
         f"commit: {result['commit']}, {result['date']}" + (f", beside {result['peer']}" if result["peer"] else ""),
     ]
+
+
+def limits_line(result: dict[str, Any]) -> str:
+    return bench_report.limits_line(result["limits"]) if result["limits"] else "not measured"
 
 
 def others_line(result: dict[str, Any]) -> str:
@@ -53,7 +57,12 @@ def _once(model: Model) -> list[dict[str, Any]]:
 
 
 def model_table(model: Model, limits: list[dict[str, Any]]) -> str:
-    """Medians over the rounds, what that is in physical units, other activations, the peer, and the ratios to it."""
+    """Medians over the rounds, what that is in physical units, the peer, other activations, and ratios to the peer.
+
+    Empty for a model of which only the other parts were measured.
+    """
+    if not workloads(model):
+        return ""
     ours, *others = engines(model)
     peer = others.pop() if others and others[-1] == "llama.cpp" else None
     several = len(model["rounds"]) > 1

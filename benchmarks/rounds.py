@@ -59,11 +59,7 @@ def measure(args: argparse.Namespace, save: Callable[[dict[str, Any]], object]) 
         if not any(one["name"] == model.name for one in result["models"]):
             result["models"].append({"name": model.name, "title": model.title, "rounds": []})
     measured = {one["name"]: one for one in result["models"]}
-    works: dict[str, Callable[[BenchModel, argparse.Namespace, Model], object]] = {
-        "threads": _threads,
-        "context": _context,
-        "quality": _quality,
-    }
+    works = {"threads": _threads, "context": _context, "quality": _quality}
     for number in range(args.rounds if "rounds" in args.parts else 0):
         for model in models:
             if number == 0 or time.monotonic() < end:
@@ -74,7 +70,7 @@ def measure(args: argparse.Namespace, save: Callable[[dict[str, Any]], object]) 
         for model in models if part in args.parts else []:
             if time.monotonic() < end:
                 _progress(f"{model.title}: {part}")
-                work(model, args, measured[model.name])
+                work(model, args, result["limits"], measured[model.name])
                 save(result)
     return result
 
@@ -120,29 +116,35 @@ def _round(model: BenchModel, args: argparse.Namespace, limits: list[Any], found
             wanted = [*works, *([] if turn or large else ["llm", "mixed"]), *([] if turn else ["start"])]
             ours = _pellucid(model.path, args, activations, [*options, "--only", ",".join(wanted)])
             one[engine_of(activations)] = ours["samples"]
-            found.setdefault("profile", {}).setdefault(engine_of(activations), {}).update(ours["profile"])
-            limits += ours["limits"]
-            if turn == 0:
-                found["program"], found["file_nbytes"] = ours["program"], ours["model"]["file_nbytes"]
+            _note(ours, activations, limits, found)
             if turn == 0 and args.llama_bin is not None:
                 peer = LlamaCpp(args.llama_bin, model.peer_path, args.threads)
                 one["llama.cpp"] = peer.measure(PREFILL, decode, streams, args.repeats)
     found["rounds"].append({**one, "others": others.share})
 
 
-def _threads(model: BenchModel, args: argparse.Namespace, found: Model) -> None:
-    if model.path.stat().st_size > LARGE_NBYTES:
+def _note(ours: dict[str, Any], activations: str, limits: list[Any], found: Model) -> None:
+    """What every run tells beside its samples: limits of the machine, the program, where its time went."""
+    limits += ours["limits"]
+    found.setdefault("program", ours["program"])
+    found.setdefault("file_nbytes", ours["model"]["file_nbytes"])
+    found.setdefault("profile", {}).setdefault(engine_of(activations), {}).update(ours["profile"])
+
+
+def _threads(model: BenchModel, args: argparse.Namespace, limits: list[Any], found: Model) -> None:
+    if args.threads == 1 or model.path.stat().st_size > LARGE_NBYTES:
         return
     options = ["--prefill", str(PREFILL), "--decode", str(DECODE), "--only", "prefill,decode", "--repeats", "2"]
     with Neighbours() as others:
-        counts = {
-            str(count): _pellucid(model.path, args, args.activations[0], [*options, "--threads", str(count)])["samples"]
-            for count in (1, args.threads)
-        }
+        counts = {}
+        for count in (1, args.threads):
+            ours = _pellucid(model.path, args, args.activations[0], [*options, "--threads", str(count)])
+            counts[str(count)] = ours["samples"]
+    _note(ours, args.activations[0], limits, found)
     found["threads"] = {"counts": counts, "others": others.share}
 
 
-def _context(model: BenchModel, args: argparse.Namespace, found: Model) -> None:
+def _context(model: BenchModel, args: argparse.Namespace, limits: list[Any], found: Model) -> None:
     if model.name not in WITH_CONTEXT:
         return
     options = ["--only", "context,profile", "--context", ",".join(map(str, CONTEXTS)), "--repeats", "1"]
@@ -151,15 +153,15 @@ def _context(model: BenchModel, args: argparse.Namespace, found: Model) -> None:
         for activations in args.activations:
             ours = _pellucid(model.path, args, activations, [*options, "--streams", "1", "--decode", "16"])
             long[engine_of(activations)] = ours["samples"]
-            at = {key: profile for key, profile in ours["profile"].items() if "_at_" in key}
-            found.setdefault("profile", {}).setdefault(engine_of(activations), {}).update(at)
+            at_end = {key: profile for key, profile in ours["profile"].items() if "_at_" in key}
+            _note({**ours, "profile": at_end}, activations, limits, found)
         if args.llama_bin is not None:
             peer = LlamaCpp(args.llama_bin, model.peer_path, args.threads)
             long["llama.cpp"] = peer.measure_contexts(PEER_CONTEXTS)
     found["long"] = {**long, "others": others.share}
 
 
-def _quality(model: BenchModel, args: argparse.Namespace, found: Model) -> None:
+def _quality(model: BenchModel, args: argparse.Namespace, limits: list[Any], found: Model) -> None:
     if golden_quality.has_golden(model.name):
         found["quality"] = {
             engine_of(activations): golden_quality.quality(model, activations) for activations in args.activations

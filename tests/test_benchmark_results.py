@@ -225,6 +225,7 @@ def made_up(path: Path, args: argparse.Namespace, activations: str, options: lis
 def test_parts_and_rounds_are_added_to_one_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import golden_quality
     import make_performance_doc
     import report
     import rounds
@@ -273,6 +274,15 @@ def test_parts_and_rounds_are_added_to_one_result(
     for heading in ("Long contexts", "Growth with threads", "Where the time goes", "smollm2"):
         assert f"## {heading}" in page
     assert "## Growth with threads" in capsys.readouterr().out
+
+    out.unlink()
+    measure("--parts", "threads")  # alone
+    measure("--parts", "context", "--into", str(out))
+    assert "## Long contexts" in capsys.readouterr().out
+    monkeypatch.setattr(golden_quality, "quality", lambda *about: {"mean_kl": 0.5, "same_top": 1.0})
+    out.unlink()
+    measure("--parts", "quality")
+    assert "0.5 " in capsys.readouterr().out
 
     with pytest.raises(SystemExit, match="activations int16,int8, this run int8"):
         measure("--into", str(out), "--activations", "int8")

@@ -203,8 +203,9 @@ def _measure_profile(program: CpuProgram, timer: StepTimer, running: _Bench) -> 
     works = {
         f"prefill_{prefill}": lambda: timer.prefill(prefill),
         "decode_1": lambda: timer.decode(1, 0, options.decode),
-        f"streams_{streams}": lambda: timer.decode(streams, STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS),
     }
+    if streams > 1:
+        works[f"streams_{streams}"] = lambda: timer.decode(streams, STREAM_PROMPT_TOKENS, STREAM_DECODE_TOKENS)
     if options.context and (context := max(options.context)) > CHUNK:
         works[f"prefill_{CHUNK}_at_{context}"] = lambda: timer.chunk(context - CHUNK, CHUNK)
         works[f"decode_1_at_{context}"] = lambda: _at_end(timer, context)
