@@ -1,7 +1,7 @@
 """Rounds of measurements: Pellucid, then the peer, then Pellucid again, so that drift of the machine hits both.
 
 A result holds, for each model, what the parts below found; a part that was not asked for is simply absent. Samples are
-kept by engine: "pellucid" with its default activations, "pellucid int8" with others, and "llama.cpp".
+kept by engine: "pellucid" with the first of the activations, "pellucid int8" with others, and "llama.cpp".
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ CONTEXTS, PEER_CONTEXTS = (1024, 2048, 4096, 8192), (2048, 8192)  # the peer rea
 WITH_CONTEXT = ("smollm2", "gemma3", "perf-1b-q4_k_m")
 LARGE_NBYTES = 2 << 30  # of a file above it: fewer decoded tokens, no streams, one number of threads
 LARGE_DECODE = 32
-DEFAULT_ACTIVATIONS = "int16"
 
 Model = dict[str, Any]
 
@@ -97,9 +96,9 @@ def _begun(args: argparse.Namespace, peer: str | None) -> dict[str, Any]:
     return {**earlier, "command": f"{earlier['command']}; {result['command']}"}
 
 
-def engine_of(activations: str) -> str:
+def _engine(args: argparse.Namespace, activations: str) -> str:
     """The name under which samples with these activations are kept."""
-    return "pellucid" if activations == DEFAULT_ACTIVATIONS else f"pellucid {activations}"
+    return "pellucid" if activations == args.activations[0] else f"pellucid {activations}"
 
 
 def _round(model: BenchModel, args: argparse.Namespace, limits: list[Any], found: Model) -> None:
@@ -115,20 +114,20 @@ def _round(model: BenchModel, args: argparse.Namespace, limits: list[Any], found
         for turn, activations in enumerate(args.activations):
             wanted = [*works, *([] if turn or large else ["llm", "mixed"]), *([] if turn else ["start"])]
             ours = _pellucid(model.path, args, activations, [*options, "--only", ",".join(wanted)])
-            one[engine_of(activations)] = ours["samples"]
-            _note(ours, activations, limits, found)
+            one[_engine(args, activations)] = ours["samples"]
+            _note(ours, _engine(args, activations), limits, found)
             if turn == 0 and args.llama_bin is not None:
                 peer = LlamaCpp(args.llama_bin, model.peer_path, args.threads)
                 one["llama.cpp"] = peer.measure(PREFILL, decode, streams, args.repeats)
     found["rounds"].append({**one, "others": others.share})
 
 
-def _note(ours: dict[str, Any], activations: str, limits: list[Any], found: Model) -> None:
+def _note(ours: dict[str, Any], engine: str, limits: list[Any], found: Model) -> None:
     """What every run tells beside its samples: limits of the machine, the program, where its time went."""
     limits += ours["limits"]
     found.setdefault("program", ours["program"])
     found.setdefault("file_nbytes", ours["model"]["file_nbytes"])
-    found.setdefault("profile", {}).setdefault(engine_of(activations), {}).update(ours["profile"])
+    found.setdefault("profile", {}).setdefault(engine, {}).update(ours["profile"])
 
 
 def _threads(model: BenchModel, args: argparse.Namespace, limits: list[Any], found: Model) -> None:
@@ -140,7 +139,7 @@ def _threads(model: BenchModel, args: argparse.Namespace, limits: list[Any], fou
         for count in (1, args.threads):
             ours = _pellucid(model.path, args, args.activations[0], [*options, "--threads", str(count)])
             counts[str(count)] = ours["samples"]
-    _note(ours, args.activations[0], limits, found)
+    _note(ours, "pellucid", limits, found)
     found["threads"] = {"counts": counts, "others": others.share}
 
 
@@ -152,9 +151,9 @@ def _context(model: BenchModel, args: argparse.Namespace, limits: list[Any], fou
     with Neighbours() as others:
         for activations in args.activations:
             ours = _pellucid(model.path, args, activations, [*options, "--streams", "1", "--decode", "16"])
-            long[engine_of(activations)] = ours["samples"]
+            long[_engine(args, activations)] = ours["samples"]
             at_end = {key: profile for key, profile in ours["profile"].items() if "_at_" in key}
-            _note({**ours, "profile": at_end}, activations, limits, found)
+            _note({**ours, "profile": at_end}, _engine(args, activations), limits, found)
         if args.llama_bin is not None:
             peer = LlamaCpp(args.llama_bin, model.peer_path, args.threads)
             long["llama.cpp"] = peer.measure_contexts(PEER_CONTEXTS)
@@ -164,7 +163,7 @@ def _context(model: BenchModel, args: argparse.Namespace, limits: list[Any], fou
 def _quality(model: BenchModel, args: argparse.Namespace, limits: list[Any], found: Model) -> None:
     if golden_quality.has_golden(model.name):
         found["quality"] = {
-            engine_of(activations): golden_quality.quality(model, activations) for activations in args.activations
+            _engine(args, activations): golden_quality.quality(model, activations) for activations in args.activations
         }
         if args.llama_bin is not None and (server := args.llama_bin / "llama-server").is_file():
             found["quality"]["llama.cpp"] = golden_quality.peer_quality(server, model, args.threads)
@@ -208,7 +207,7 @@ def workloads(model: Model) -> list[str]:
 
 
 def engines(model: Model) -> list[str]:
-    """Those that were measured: Pellucid with its default activations, with others, then the peer."""
+    """Those that were measured: Pellucid with its first activations, with others, then the peer."""
     names = {name for one in [*model["rounds"], model.get("long", {})] for name in one} - {"others"}
     return sorted(names, key=lambda name: (name == "llama.cpp", name))
 

@@ -283,6 +283,9 @@ def test_parts_and_rounds_are_added_to_one_result(
     out.unlink()
     measure("--parts", "quality")
     assert "0.5 " in capsys.readouterr().out
+    measure("--parts", "rounds", "--activations", "int8")
+    assert {path.name.partition("-peers")[2] for path in out.parent.iterdir()} == {".json", "-int8.json"}
+    assert "activations: int8\n" in capsys.readouterr().out
 
     with pytest.raises(SystemExit, match="activations int16,int8, this run int8"):
         measure("--into", str(out), "--activations", "int8")
