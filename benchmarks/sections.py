@@ -35,11 +35,9 @@ def quality(result: dict[str, Any]) -> Rows:
     rows = [["model", "engine", "mean KL to float32", "same top token", *(f"{work}, tok/s" for work in works.values())]]
     for model in result["models"]:
         for engine, found in model.get("quality", {}).items():
-            speeds = [median(model, engine, key) for key in works]
-            rows.append(
-                [model["title"], engine, f"{found['mean_kl']:.2g}", f"{found['same_top']:.1%}"]
-                + [_number(speed) for speed in speeds]
-            )
+            speeds = [_number(median(model, engine, key)) for key in works]
+            name = f"pellucid {result['activations'].partition(',')[0]}" if engine == "pellucid" else engine
+            rows.append([model["title"], name, f"{found['mean_kl']:.2g}", f"{found['same_top']:.1%}", *speeds])
     return rows
 
 
