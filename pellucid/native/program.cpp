@@ -7,7 +7,7 @@ namespace pellucid {
 
 Program::Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind,
                  bool int8_activations)
-    : pool_(threads, cores) {
+    : isa_(isa), pool_(threads, cores) {
     context_.kernels = &kernels_of(isa);
     context_.kv_kind = kv_kind;
     context_.int8_activations = int8_activations;
@@ -47,7 +47,7 @@ int64_t Program::pack(int id, const uint8_t* stored, int64_t first, int64_t rows
             at += m->nbytes();
         }
     }
-    return pellucid::pack(stored, matrix(id), first, rows, pool_);
+    return pellucid::pack(stored, matrix(id), first, rows, isa_, pool_);
 }
 
 void Program::copy_blocks(const BlockCopy* copies, int64_t count) {

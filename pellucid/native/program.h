@@ -119,6 +119,7 @@ class Program {
     int64_t weight_bytes() const;
 
   private:
+    const Isa isa_;
     ThreadPool pool_;
     Context context_;
     std::vector<std::unique_ptr<Matrix>> matrices_;

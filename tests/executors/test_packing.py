@@ -10,7 +10,7 @@ from support.steps import full_forward
 
 from pellucid.errors import FormatError, PellucidError
 from pellucid.executors import cpu
-from pellucid.executors.cpu import CpuExecutor
+from pellucid.executors.cpu import CpuExecutor, available_isas
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.formats.finite import check_finite
 from pellucid.formats.qtensor import QTensor
@@ -44,7 +44,10 @@ FIELDS = [
 ]
 
 
-@pytest.mark.parametrize("executor", [CpuExecutor(threads=2), ReferenceExecutor()], ids=lambda e: e.name)
+EXECUTORS = [*(CpuExecutor(threads=2, isa=isa) for isa in available_isas()), ReferenceExecutor()]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS, ids=lambda e: getattr(e, "isa", e.name))
 @pytest.mark.parametrize(("type", "at", "size", "bad", "good"), FIELDS, ids=lambda value: getattr(value, "name", None))
 def test_weights_that_are_not_finite_are_refused(executor, type, at, size, bad, good) -> None:
     last = OUTPUTS * INPUTS // type.block_size - 1
