@@ -70,8 +70,8 @@ the rest of the step loses the difference to the share in the model's table.
   pairs of 16-bit integers, half as many an instruction as llama.cpp's 8-bit ones, which is the price of activations
   that are 128 times as precise ([decision 1](decisions/0001-numerics-of-linear-layers.md)); with `activations="int8"`
   ([decision 8](decisions/0008-int8-activations.md)) that is lifted, and quality is what the table of quality says.
-- **small models** have rows so short that what surrounds the matrices counts: norms and rounding of inputs, attention,
-  and the logits, which are as many as the vocabulary and so a large part of Gemma 3 270M.
+- **small models** have short rows, beside which attention, norms and handing tasks to threads weigh more. Gemma 3 270M
+  makes 262,144 logits a row, which is most of its decoding.
 - **long contexts** add attention, which grows with the context while everything else stays.
 - **the cold start** is Python's imports and the tokenizer for the small models, and mostly putting the weights into the
   kernels' order (`load`) for the large ones.
