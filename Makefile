@@ -14,7 +14,7 @@ ifneq ($(origin CXX),default)
 export CXX
 endif
 
-.PHONY: help run test soak soak-server faults clients proof check aarch64 quality bench bench-peers bench-many bench-servers bench-overload bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
+.PHONY: help run test soak soak-server faults clients proof check aarch64 emulated-isas quality bench bench-peers bench-many bench-servers bench-overload bench-scheduling bench-classification bench-sampling structured parity goldens docs clean setup setup-dev
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,9 @@ check: setup-dev ## lint, format, types, C++ format, import direction
 
 aarch64: setup-dev ## cross-compile for aarch64 and run the op table there, under emulation (Debian; qemu-user)
 	@PY="$(abspath $(PY))" scripts/aarch64.sh
+
+emulated-isas: setup-dev ## run the kernels of AVX-512, VNNI and AMX on emulated CPUs (Debian; builds Bochs; 20 minutes)
+	@PY="$(abspath $(PY))" scripts/emulated_isas.sh
 
 bench: setup ## measure speed, cold start and memory of all benchmark models (OPTIONS="--models smollm2 --parts rounds" …)
 	@$(PY) benchmarks/run.py $(OPTIONS)
