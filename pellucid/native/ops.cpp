@@ -64,7 +64,7 @@ class Linear : public Op {
         if (rows == 0) return 0;
         const bool prepared = reads_int16(c) || reads_int8(c) || norm_.kind != Norm::none;
         if (phase == 0) return prepared ? RowTasks(rows, x_.width).count() : 0;
-        return (panels_ + panels_per_task(rows) - 1) / panels_per_task(rows);
+        return (rows + kRowsPerTask - 1) / kRowsPerTask * panel_tasks(rows);
     }
     void run(const Step& s, Context& c, int phase, int64_t task, int thread) const override {
         if (phase == 0)
@@ -90,11 +90,16 @@ class Linear : public Op {
         return std::any_of(parts_.begin(), parts_.end(),
                            [&](const Part& p) { return !is_float(p.matrix->type) && !c.reads_int8(p.matrix->type); });
     }
+    // More rows than these do not stay in a core's share of the cache from one panel to the next: with 8,192 inputs,
+    // 512 rows at once took 8 % longer.
+    static constexpr int64_t kRowsPerTask = 256;
+    static_assert(kRowsPerTask % kBlockRows == 0);
     int64_t panels_per_task(int64_t rows) const {
         // About 32 thousand weights × rows a task: long enough to hide claiming it, short enough to even out the
         // threads.
         return std::max<int64_t>(1, 32768 / (kLanes * x_.width * rows));
     }
+    int64_t panel_tasks(int64_t rows) const { return (panels_ + panels_per_task(rows) - 1) / panels_per_task(rows); }
     void prepare(const Step& s, Context& c, int64_t r) const {
         const int64_t k = x_.width;
         const float* x = row_of(s, x_, r);
@@ -109,25 +114,30 @@ class Linear : public Op {
     }
     void compute(const Step& s, const Context& c, int64_t task, int thread) const {
         const int64_t k = x_.width, rows = s.rows_of(out_), per_task = panels_per_task(rows);
+        const int64_t row = task / panel_tasks(rows) * kRowsPerTask, panel_task = task % panel_tasks(rows);
         const bool normed = norm_.kind != Norm::none;
         LinearTask t{};
-        t.in = {normed ? c.normed.data() : s.at(x_), normed ? k : x_.stride, k, c.q16.data(), c.q8.data()};
-        t.rows = (int)rows;
+        t.in.x = normed ? c.normed.data() + row * k : row_of(s, x_, row);
+        t.in.x_stride = normed ? k : x_.stride;
+        t.in.k = k;
+        if (reads_int16(c)) t.in.q16 = c.q16.data() + block_index(row, 0, k / 32);
+        if (reads_int8(c)) t.in.q8 = c.q8.data() + block_index(row, 0, k / 32);
+        t.rows = (int)std::min(kRowsPerTask, rows - row);
         t.out_stride = out_.stride;
         t.residual_stride = residual_ ? residual_->stride : 0;
         t.scratch = c.thread_scratch[(size_t)thread].data();
         int64_t first_panel = 0, first_out = 0;
         for (const Part& p : parts_) {
             const Matrix& m = *p.matrix;
-            const int64_t from = std::max(task * per_task, first_panel);
-            const int64_t to = std::min((task + 1) * per_task, first_panel + m.num_panels());
+            const int64_t from = std::max(panel_task * per_task, first_panel);
+            const int64_t to = std::min((panel_task + 1) * per_task, first_panel + m.num_panels());
             for (int64_t i = from; i < to; i++) {
                 const int64_t n = (i - first_panel) * kLanes;
                 t.panel = m.panel(i - first_panel);
                 t.cols = (int)std::min<int64_t>(kLanes, m.n - n);
                 t.bias = p.bias.empty() ? nullptr : p.bias.data() + n;
-                t.out = s.at(out_) + first_out + n;
-                t.residual = residual_ ? s.at(*residual_) + first_out + n : nullptr;
+                t.out = s.at(out_) + row * out_.stride + first_out + n;
+                t.residual = residual_ ? row_of(s, *residual_, row) + first_out + n : nullptr;
                 (c.reads_int8(m.type) ? c.kernels->linear_int8 : c.kernels->linear)[(int)m.type](t);
             }
             first_panel += m.num_panels();
