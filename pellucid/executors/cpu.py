@@ -29,7 +29,7 @@ from pellucid.executors.base import (
 from pellucid.executors.cores import available_cores
 from pellucid.executors.kv_cache import check_copies, kv_groups, kv_layers, kv_windows
 from pellucid.formats.finite import not_finite
-from pellucid.formats.mapped import release
+from pellucid.formats.mapped import is_mapped
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
 from pellucid.graph.ir import Graph, Node
@@ -41,7 +41,8 @@ KV_KINDS = ("float32", "float16", "bfloat16", "q8_0")  # by their number in nati
 KV_CACHE_DTYPES = ("auto", *KV_KINDS)
 ACTIVATIONS = ("auto", "int16", "int8")
 
-_GROUP_NBYTES = 16 << 20  # of weights packed by one native call, about
+_PART_NBYTES = 16 << 20  # of weights that are in memory twice while they are packed, about
+_CALL_NBYTES = 512 << 20  # of weights packed by one native call, during which Ctrl-C waits
 _PANEL_ROWS = 16  # outputs that lie together once packed (native/types.h)
 
 _NORM_KINDS = {"rms": 1, "layer": 2}
@@ -212,38 +213,38 @@ class CpuProgram:
 
 
 def _pack(native: _native.Program, matrices: list[QTensor], progress: Progress | None, require_finite: bool) -> None:
-    """Brings the matrices, in order, into the kernels' order, a group of rows at a time: one native call each.
+    """Brings the matrices, in order, into the kernels' order, in few native calls: after each one, this thread waits
+    for the one that makes the tokenizer to let Python go.
 
-    The file's pages are given back behind each group, so that no more than one group is in memory twice.
+    A mapped file's pages are given back behind each part, so that no more than one is in memory twice.
     """
     total, ready = sum(tensor.nbytes for tensor in matrices), 0
-    for group in _groups(matrices):
-        bad_blocks = native.pack([(number, first, rows.data) for number, first, rows in group])
-        for (number, _, rows), bad in zip(group, bad_blocks, strict=True):
+    for parts in _calls(matrices):
+        bad_blocks = native.pack([(number, first, rows.data, is_mapped(rows.data)) for number, first, rows in parts])
+        for (number, _, rows), bad in zip(parts, bad_blocks, strict=True):
             if bad >= 0 and require_finite:
                 raise not_finite(matrices[number], bad)
-            release(rows.data)
             ready += rows.nbytes
         if progress is not None:
             progress(ready, total)
 
 
-def _groups(matrices: list[QTensor]) -> Iterator[list[tuple[int, int, QTensor]]]:
-    """All rows as (matrix, first row, rows), in groups of about _GROUP_NBYTES; parts are of whole panels."""
-    group: list[tuple[int, int, QTensor]] = []
+def _calls(matrices: list[QTensor]) -> Iterator[list[tuple[int, int, QTensor]]]:
+    """All rows as parts (matrix, first row, rows) of whole panels, and as many for each call as suit it."""
+    parts: list[tuple[int, int, QTensor]] = []
     nbytes = 0
     for number, matrix in enumerate(matrices):
         outputs = matrix.shape[0]
-        step = max(1, _GROUP_NBYTES // (matrix.row_nbytes * _PANEL_ROWS)) * _PANEL_ROWS
+        step = max(1, _PART_NBYTES // (matrix.row_nbytes * _PANEL_ROWS)) * _PANEL_ROWS
         for first in range(0, outputs, step):
             rows = matrix.rows(first, min(first + step, outputs))
-            group.append((number, first, rows))
+            parts.append((number, first, rows))
             nbytes += rows.nbytes
-            if nbytes >= _GROUP_NBYTES:
-                yield group
-                group, nbytes = [], 0
-    if group:
-        yield group
+            if nbytes >= _CALL_NBYTES:
+                yield parts
+                parts, nbytes = [], 0
+    if parts:
+        yield parts
 
 
 class _Lowering:

@@ -32,19 +32,9 @@ def map_file(path: Path) -> mmap.mmap:
         raise FormatError(f"{path.name!r} cannot be read: {error}") from error
 
 
-def release(view: npt.NDArray[np.uint8]) -> None:
-    """Give the memory behind a view of a mapped file back to the system: it is read from the file again if needed.
-
-    For one who has copied the view's bytes, so that a model is never in memory twice. Whole pages only; a view of
-    anything but a mapped file is left alone.
-    """
+def is_mapped(view: npt.NDArray[np.uint8]) -> bool:
+    """Whether the bytes are a mapped file's, so that their memory may be given back: they can be read again."""
     owner: object = view
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    offset = view.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
-    start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (offset + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
-    if length > 0:
-        owner.madvise(mmap.MADV_DONTNEED, start, length)
+    return isinstance(owner, mmap.mmap)

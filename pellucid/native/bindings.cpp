@@ -32,13 +32,14 @@ Norm norm_of(int kind, const Vector<const float>& weight, const std::optional<Ve
     return {(Norm::Kind)kind, floats(weight), bias ? floats(*bias) : std::vector<float>{}, eps};
 }
 
-// Rows of a matrix: its number, the first row, and the stored rows from there on.
-using Rows = std::tuple<int, int64_t, Vector<const uint8_t>>;
+// Rows of a matrix: its number, the first row, the stored rows from there on, and whether those are a mapped file's.
+using Rows = std::tuple<int, int64_t, Vector<const uint8_t>, bool>;
 
-// Packs them in one call without the GIL. Returns the first block that is not finite of each (-1: none).
+// Packs them in one call without the GIL, and gives a mapped file's pages back behind each. Returns the first block
+// that is not finite of each (-1: none).
 std::vector<int64_t> pack_rows(Program& p, const std::vector<Rows>& parts) {
     std::vector<int64_t> counts, bad;
-    for (const auto& [id, first, stored] : parts) {
+    for (const auto& [id, first, stored, mapped] : parts) {
         const Matrix& m = p.matrix(id);
         const int64_t row_bytes = stored_row_bytes(m.type, m.k), rows = (int64_t)stored.size() / row_bytes;
         const bool whole = first % kLanes == 0 && (rows % kLanes == 0 || first + rows == m.n);
@@ -48,8 +49,9 @@ std::vector<int64_t> pack_rows(Program& p, const std::vector<Rows>& parts) {
     }
     nb::gil_scoped_release released;
     for (size_t i = 0; i < parts.size(); i++) {
-        const auto& [id, first, stored] = parts[i];
+        const auto& [id, first, stored, mapped] = parts[i];
         bad.push_back(p.pack(id, stored.data(), first, counts[i]));
+        if (mapped) give_back(stored.data(), stored.size());
     }
     return bad;
 }

@@ -1,5 +1,6 @@
 #define PELLUCID_PACK portable
 #include <sys/mman.h>
+#include <unistd.h>
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -32,6 +33,14 @@ Memory& Memory::operator=(Memory&& other) noexcept {
     std::swap(size_, other.size_);
     std::swap(mapped_, other.mapped_);
     return *this;
+}
+
+void give_back(const uint8_t* data, size_t bytes) {
+#ifdef MADV_DONTNEED
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data;
+    const uintptr_t start = (at + page - 1) / page * page, end = (at + bytes) / page * page;
+    if (start < end) madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);
+#endif
 }
 
 #ifdef PELLUCID_X86

@@ -27,6 +27,9 @@ class Memory {
     size_t size_ = 0, mapped_ = 0;
 };
 
+// Gives the memory of a mapped file's bytes back to the system, whole pages only: they are read again if needed.
+void give_back(const uint8_t* data, size_t bytes);
+
 struct Matrix {
     Type type;
     int64_t n, k;  // outputs, inputs

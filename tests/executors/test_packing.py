@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.blocks import F16_FIELDS, random_blocks
@@ -13,11 +15,13 @@ from pellucid.executors import cpu
 from pellucid.executors.cpu import CpuExecutor, available_isas
 from pellucid.executors.reference import ReferenceExecutor
 from pellucid.formats.finite import check_finite
+from pellucid.formats.mapped import map_file
 from pellucid.formats.qtensor import QTensor
 from pellucid.formats.quant import QuantType
 from pellucid.graph.builder import GraphBuilder
 from pellucid.graph.ir import Graph
 
+SMAPS = Path("/proc/self/smaps")
 OUTPUTS, INPUTS = 37, 256  # two panels of 16 outputs and a part of one
 
 
@@ -75,14 +79,41 @@ def test_rows_packed_in_parts_are_those_packed_at_once(monkeypatch: pytest.Monke
     ids, graph = random_ids(12), llama_like()
     whole = full_forward(CpuExecutor(threads=2).compile(graph, 2), ids)
     tensor = damaged(QuantType.Q8_0, 0, 290, 0x7C00, 2)
-    monkeypatch.setattr(cpu, "_GROUP_NBYTES", 1)
+    monkeypatch.setattr(cpu, "_PART_NBYTES", 1)
     np.testing.assert_array_equal(full_forward(CpuExecutor(threads=2).compile(graph, 2), ids), whole)
     with pytest.raises(FormatError, match="'w' holds NaN or infinity in its Q8_0 block 290 of 296"):
         CpuExecutor(threads=2).compile(graph_of(tensor), 1)
 
 
+@pytest.mark.skipif(not SMAPS.exists(), reason="reads /proc/self/smaps, which only Linux has")
+def test_a_mapped_files_pages_are_given_back_and_other_memory_is_left_alone(tmp_path: Path) -> None:
+    outputs = 32 * 1024
+    stored = random_blocks(QuantType.Q8_0, outputs * INPUTS // 32).reshape(-1)
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(50) + stored.tobytes())
+    mapped = np.frombuffer(map_file(path), np.uint8)[50:]
+    for data in (stored.copy(), mapped):
+        CpuExecutor(threads=2).compile(graph_of(QTensor("w", QuantType.Q8_0, (outputs, INPUTS), data)), 1).close()
+        if data is mapped:
+            assert resident(path) < stored.nbytes // 8
+        np.testing.assert_array_equal(data, stored)
+    assert resident(path) > stored.nbytes // 2  # the comparison has read them again
+
+
+def resident(path: Path) -> int:
+    """Bytes of `path`'s mapping that are in memory."""
+    found, inside = 0, False
+    for line in SMAPS.read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            inside = line.endswith(path.name)
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found << 10
+
+
 def test_progress_is_told_and_may_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_GROUP_NBYTES", 1)  # every panel is a group
+    monkeypatch.setattr(cpu, "_PART_NBYTES", 1)  # every panel is a part
+    monkeypatch.setattr(cpu, "_CALL_NBYTES", 1)
     seen: list[tuple[int, int]] = []
     CpuExecutor(threads=1).compile(llama_like(), 1, lambda ready, total: seen.append((ready, total))).close()
     assert len(seen) > 3
