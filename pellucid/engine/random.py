@@ -6,7 +6,7 @@ Philox4x32-10 of Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (S
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
@@ -32,7 +32,7 @@ def uniform(seed: int, index: int, position: int) -> float:
 
 def fresh_seed() -> int:
     """A seed from the operating system's entropy."""
-    return secrets.randbits(64)
+    return int.from_bytes(os.urandom(8), "little")
 
 
 def derive_seed(seed: int, number: int) -> int:
