@@ -11,23 +11,33 @@
 // rows].
 //
 // Ladder (AVX2 on a Zen 3 core, 32 query heads over 8 kv heads of 64, float16 cache; billions of multiply-adds a second
-// of one thread's CPU time on a busy machine; eight lanes twice a cycle make 52, the loop over one tile alone 48):
+// of one thread's CPU time on a busy machine; eight lanes twice a cycle make 51, the loop over one tile alone 50; for
+// 1 row, where a byte is read for every 2 multiply-adds, the memory's 36 GB/s for two threads make 36):
 //                                                  64 rows at 8,192   512 rows from 0   1 row at 8,192
 //   one row and one head at a time                        18                18                10
 //   tiles of 6 queries                                    30                28                17
 //   the next chunk fetched while one is read              32                29                23
-//   a head's blocks side by side in memory                35                27                21
-// The last line was taken on a busier machine, where the one before it gave 34, 27 and 18: blocks that follow one
-// another in the table are now read as one stream, from half as many pages. Without its exponentials the line before
-// reaches 36. Dropped: fetching ahead in bursts before each block (1 row: 20), in every tile instead of the first
-// (heads of 256: 30 instead of 34), not at all (17) or two chunks ahead (no change); huge pages and heads apart (23,
-// but a cache that is hardly used would take 2 MiB for the keys and for the values of each layer).
+//   a head's blocks side by side in memory                36                31                27
+//   powers of 2, sums of weights in lanes, chunks         39                32                28
+//     that all rows see whole
+//   rows rescaled only by more than 2^16                  40                33                30
+//   values fetched during scores, the next keys           40                32                35
+//     in the order of memory during values
+// Exponentials, sums and largest scores are a tenth of the time of many rows now, the two loops over a tile four fifths;
+// they run at 49, whether float16 is converted in them or not. Dropped: fetching ahead in bursts before each block
+// (1 row: 20 where it was 23), in every tile instead of the first (heads of 256: 30 instead of 34), not at all (17), two
+// chunks ahead (no change) or the next keys in the order in which values are read (30 instead of 35, heads of 256: 26
+// instead of 36); chunks of 128 keys (no change, and 26 instead of 28 for 1 row); loops unrolled by 2 and by 4 (no
+// change); huge pages and heads apart (23 where it was 21, but a cache that is hardly used would take 2 MiB for the keys
+// and for the values of each layer).
 //
 // q8_0, where a code must be widened, converted and scaled:
 //   a scale on each code                                  24                20                18
 //   a scale on each sum of 32 codes, and on each weight   25                21                19
 //   codes widened as they are loaded (simd_avx2.h)        30                24                20
-//   a head's blocks side by side in memory                30                24                25
+//   a head's blocks side by side in memory                31                27                28
+//   as the last three for float16                         35                29                33
+// bfloat16 by the last three: 34 to 37, 29 to 31, 26 to 32.
 #pragma once
 
 namespace PELLUCID_ISA {
@@ -141,11 +151,14 @@ template <class KV>
 PELLUCID_INLINE const KV* value_block(const AttendTask& t, int64_t block) {
     return head_block<KV>(t, t.values, block, padded_head(t.head_size));
 }
-// The block to fetch from memory while a chunk's first tile reads `block`: its place in the next chunk. The other tiles
-// find what they ask for in the cache.
-PELLUCID_INLINE int64_t ahead(const AttendTask& t, int64_t block, bool first) {
-    const int64_t next = block + kKeyChunk / 16;
-    return first && next < t.num_blocks ? next : block;
+// A chunk's first tile fetches from memory what is needed next: the chunk's values while it computes scores, then the
+// next chunk's keys, as many for each channel of values as there are. The other tiles find theirs in the cache.
+template <class KV>
+PELLUCID_INLINE const KV* keys_ahead(const AttendTask& t, int64_t block, int channel, bool first) {
+    if (!first) return value_block<KV>(t, block);
+    const int size = 16 * padded_head(t.head_size), at = kKeyChunk * channel;
+    const int64_t next = block + kKeyChunk / 16 + at / size;
+    return next < t.num_blocks ? key_block<KV>(t, next) + at % size : value_block<KV>(t, block);
 }
 
 // scores[row][0:16 N] of M rows and N consecutive key blocks.
@@ -156,7 +169,7 @@ PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, bool first
     PELLUCID_UNROLL
     for (int n = 0; n < N; n++) {
         k[n] = key_block<KV>(t, block + n);
-        next[n] = key_block<KV>(t, ahead(t, block + n, first));
+        next[n] = first ? value_block<KV>(t, block + n) : k[n];
         PELLUCID_UNROLL
         for (int m = 0; m < M; m++) s[n][m] = set(0.0f);
     }
@@ -210,19 +223,19 @@ PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, bool first
 template <int M, int N, class KV>
 PELLUCID_INLINE void add_channels(const AttendTask& t, int64_t block, bool first, int from, int to, const float* p,
                                   const float* decay, int d, float* out) {
-    const int padded = padded_head(t.head_size);
+    const int padded = padded_head(t.head_size), stride = padded + 16;
     vf sum[M][N];
     PELLUCID_UNROLL
     for (int m = 0; m < M; m++) {
         PELLUCID_UNROLL
-        for (int n = 0; n < N; n++) sum[m][n] = mul(load(out + m * padded + d + 16 * n), set(decay[m]));
+        for (int n = 0; n < N; n++) sum[m][n] = mul(load(out + m * stride + d + 16 * n), set(decay[m]));
     }
+    const KV* next = keys_ahead<KV>(t, block, d, first);
     for (int j = from; j < to;) {
         const int end = to < (j / 16 + 1) * 16 ? to : (j / 16 + 1) * 16;
         const int offset = j % 16 * padded + d;
         const KV* v = value_block<KV>(t, block + j / 16) + offset;
-        const KV* next = value_block<KV>(t, ahead(t, block + j / 16, first)) + offset;
-        for (; j < end; j++, v += padded, next += padded) {
+        for (; j < end; j++, v += padded, next += 16 * N) {
             __builtin_prefetch(next);
             PELLUCID_UNROLL
             for (int n = 0; n < N; n++) {
@@ -235,7 +248,7 @@ PELLUCID_INLINE void add_channels(const AttendTask& t, int64_t block, bool first
     PELLUCID_UNROLL
     for (int m = 0; m < M; m++) {
         PELLUCID_UNROLL
-        for (int n = 0; n < N; n++) store(out + m * padded + d + 16 * n, sum[m][n]);
+        for (int n = 0; n < N; n++) store(out + m * stride + d + 16 * n, sum[m][n]);
     }
 }
 
@@ -270,7 +283,13 @@ PELLUCID_INLINE void add_values(const AttendTask& t, int64_t block, bool first, 
     }
 }
 
-// Running softmax of one row: the largest score, the sum of exponentials, and the weighted sum of values beside them.
+// Scores are logarithms to base 2. What they are measured from follows the largest of a chunk only when it has been
+// left behind by 2^kSlack, seldom once a row has seen a few keys: weights above 1 lose no precision.
+constexpr float kLog2E = 1.44269504f;
+constexpr float kSlack = 16.0f;
+
+// Running softmax of one row: what scores are measured from, and the sum of powers; the weighted sum of values is beside
+// them.
 struct Running {
     float top, sum;
 };
@@ -283,70 +302,71 @@ struct Keys {  // [from, to)
     PELLUCID_INLINE_MEMBER bool empty() const { return from >= to; }
 };
 
-// The scores of M rows become exponentials, 0 outside [from, to); what a row has summed so far must be multiplied by
-// its decay.
-template <int M>
-PELLUCID_INLINE void softmax_chunk(float softcap, const int* from, const int* to, float* scores, Running* states,
-                                   float* decay) {
-    alignas(64) float drop[16] = {0};
-    float tops[M];
-    for (int m = 0; m < M; m++) {
-        if (from[m] >= to[m]) continue;
-        float* s = scores + m * kKeyChunk;
-        const int first = from[m] / 16, last = (to[m] + 15) / 16;
-        if (softcap > 0.0f)
-            for (int n = first; n < last; n++)
-                store(s + 16 * n, mul(set(softcap), tanh(mul(load(s + 16 * n), set(1.0f / softcap)))));
-        for (int j = first * 16; j < from[m]; j++) s[j] = -__builtin_inff();
-        for (int j = to[m]; j < last * 16; j++) s[j] = -__builtin_inff();
-        vf largest = load(s + 16 * first);
-        for (int n = first + 1; n < last; n++) largest = max(largest, load(s + 16 * n));
-        const float chunk_top = hmax(largest), before = states[m].top;
-        tops[m] = before > chunk_top ? before : chunk_top;
-        drop[m] = before - tops[m];
-    }
-    alignas(64) float keep[16];
-    store(keep, exp(load(drop)));
+// The scores of M rows become weights, 0 outside [from, to), and are added to the row's sums [16]; what a row has summed
+// of values must be multiplied by its decay. Whole: all rows see all keys.
+template <int M, bool Whole>
+PELLUCID_INLINE void softmax_chunk(float softcap, const int* from, const int* to, float* scores, float* tops,
+                                   float* sums, int stride, float* decay) {
     for (int m = 0; m < M; m++) {
         decay[m] = 1.0f;
-        if (from[m] >= to[m]) continue;
+        const int begin = Whole ? 0 : from[m], end = Whole ? kKeyChunk : to[m];
+        if (begin >= end) continue;
         float* s = scores + m * kKeyChunk;
-        const int first = from[m] / 16, last = (to[m] + 15) / 16;
-        vf total = set(0.0f);
+        const int first = begin / 16, last = (end + 15) / 16;
+        if (softcap > 0.0f)
+            for (int n = first; n < last; n++)
+                store(s + 16 * n, mul(set(softcap * kLog2E), tanh(mul(load(s + 16 * n), set(1.0f / softcap)))));
+        for (int j = first * 16; j < begin; j++) s[j] = -__builtin_inff();
+        for (int j = end; j < last * 16; j++) s[j] = -__builtin_inff();
+        vf largest = load(s + 16 * first);
+        PELLUCID_UNROLL
+        for (int n = first + 1; n < last; n++) largest = max(largest, load(s + 16 * n));
+        if (const float top = hmax(largest); !(top <= tops[m] + kSlack)) {
+            float keep[16];
+            store(keep, exp2(set(tops[m] - top)));
+            decay[m] = keep[0];
+            tops[m] = top;
+        }
+        float* sum = sums + m * stride;
+        vf total = mul(load(sum), set(decay[m]));
+        PELLUCID_UNROLL
         for (int n = first; n < last; n++) {
-            vf e = exp(sub(load(s + 16 * n), set(tops[m])));
+            vf e = exp2(sub(load(s + 16 * n), set(tops[m])));
             store(s + 16 * n, e);
-            if (16 * n < from[m] || 16 * (n + 1) > to[m]) {
-                for (int j = 16 * n; j < from[m]; j++) s[j] = 0.0f;
-                for (int j = to[m]; j < 16 * (n + 1); j++) s[j] = 0.0f;
+            if (16 * n < begin || 16 * (n + 1) > end) {
+                for (int j = 16 * n; j < begin; j++) s[j] = 0.0f;
+                for (int j = end; j < 16 * (n + 1); j++) s[j] = 0.0f;
                 e = load(s + 16 * n);
             }
             total = add(total, e);
         }
-        const float sum = states[m].sum;
-        decay[m] = sum > 0.0f || sum != sum ? keep[m] : 0.0f;
-        states[m] = {tops[m], sum * decay[m] + hsum(total)};
+        store(sum, total);
     }
 }
 
-// M rows and the chunk of keys that starts at `start`; seen[m] are the keys of row m.
+// M rows and the chunk of keys that starts at `start`; seen[m] are the keys of row m. Each row of outs holds channels and
+// behind them 16 lanes of its sum of weights.
 template <int M, class KV>
 PELLUCID_INLINE void attend_chunk(const AttendTask& t, const float* q, int64_t start, bool first, const Keys* seen,
-                                  Running* states, float* outs) {
+                                  float* tops, float* outs) {
     const int64_t block = start / 16;
-    const int padded = padded_head(t.head_size);
-    int from[M], to[M], lowest = kKeyChunk, highest = 0, common_from = 0, common_to = kKeyChunk;
-    for (int m = 0; m < M; m++) {
-        const Keys keys = seen[m].within(start, kKeyChunk);
-        from[m] = (int)(keys.from - start);
-        to[m] = (int)(keys.to - start);
-        common_from = from[m] > common_from ? from[m] : common_from;
-        common_to = to[m] < common_to ? to[m] : common_to;
-        if (keys.empty()) continue;
-        lowest = from[m] < lowest ? from[m] : lowest;
-        highest = to[m] > highest ? to[m] : highest;
+    const int padded = padded_head(t.head_size), stride = padded + 16;
+    const bool whole = seen[0].to >= start + kKeyChunk && seen[M - 1].from <= start;  // positions ascend
+    int from[M], to[M], lowest = 0, highest = kKeyChunk, common_from = 0, common_to = kKeyChunk;
+    if (!whole) {
+        lowest = kKeyChunk, highest = 0;
+        for (int m = 0; m < M; m++) {
+            const Keys keys = seen[m].within(start, kKeyChunk);
+            from[m] = (int)(keys.from - start);
+            to[m] = (int)(keys.to - start);
+            common_from = from[m] > common_from ? from[m] : common_from;
+            common_to = to[m] < common_to ? to[m] : common_to;
+            if (keys.empty()) continue;
+            lowest = from[m] < lowest ? from[m] : lowest;
+            highest = to[m] > highest ? to[m] : highest;
+        }
+        if (lowest >= highest) return;
     }
-    if (lowest >= highest) return;
 
     alignas(64) float s[M * kKeyChunk];
     constexpr int N = tile_vectors(M);
@@ -355,30 +375,35 @@ PELLUCID_INLINE void attend_chunk(const AttendTask& t, const float* q, int64_t s
     for (; n + N <= last; n += N) score_blocks<M, N, KV>(t, block + n, first, q, s + 16 * n);
     for (; n < last; n++) score_blocks<M, 1, KV>(t, block + n, first, q, s + 16 * n);
 
-    const bool tiled = common_from < common_to;
-    const float one = 1.0f;
     float decay[M];
-    softmax_chunk<M>(t.softcap, from, to, s, states, decay);
-    for (int m = 0; m < M; m++) {
-        // Keys before those that all rows see; without any, all the row's keys.
-        const int end = tiled ? common_from : to[m];
-        if (from[m] >= end) continue;  // as where it sees none
-        add_values<1, KV>(t, block, false, from[m], end, s + m * kKeyChunk, decay + m, outs + m * padded);
-        decay[m] = 1.0f;
+    const float one = 1.0f;
+    const bool tiled = common_from < common_to;
+    if (whole) {
+        softmax_chunk<M, true>(t.softcap, from, to, s, tops, outs + padded, stride, decay);
+    } else {
+        softmax_chunk<M, false>(t.softcap, from, to, s, tops, outs + padded, stride, decay);
+        for (int m = 0; m < M; m++) {
+            // Keys before those that all rows see; without any, all the row's keys.
+            const int end = tiled ? common_from : to[m];
+            if (from[m] >= end) continue;  // as where it sees none
+            add_values<1, KV>(t, block, false, from[m], end, s + m * kKeyChunk, decay + m, outs + m * stride);
+            decay[m] = 1.0f;
+        }
+        if (!tiled) return;
     }
-    if (!tiled) return;
     add_values<M, KV>(t, block, first, common_from, common_to, s, decay, outs);
+    if (whole) return;
     for (int m = 0; m < M; m++)
         if (common_to < to[m])
-            add_values<1, KV>(t, block, false, common_to, to[m], s + m * kKeyChunk, &one, outs + m * padded);
+            add_values<1, KV>(t, block, false, common_to, to[m], s + m * kKeyChunk, &one, outs + m * stride);
 }
 
 // total = total ⊕ part, both as [padded] channels with their running softmax.
 PELLUCID_INLINE void merge_part(int padded, const float* part, Running of_part, float* total, Running& state) {
     const float top = state.top > of_part.top ? state.top : of_part.top;
     float keep[16], gain[16];
-    store(keep, exp(set(state.top - top)));
-    store(gain, exp(set(of_part.top - top)));
+    store(keep, exp2(set(state.top - top)));
+    store(gain, exp2(set(of_part.top - top)));
     for (int d = 0; d < padded; d += 16)
         store(total + d, fma(load(part + d), set(gain[0]), mul(load(total + d), set(keep[0]))));
     state = {top, state.sum * keep[0] + of_part.sum * gain[0]};
@@ -398,42 +423,45 @@ PELLUCID_INLINE void finish(const AttendTask& t, int query, const float* sums, f
 // The whole of the rows' keys, or one part of them, which goes to t.partial.
 template <class KV>
 void attend(const AttendTask& t) {
-    const int padded = padded_head(t.head_size), queries = t.rows * t.group;
-    float *q = t.scratch, *sums = q + queries * padded, *totals = sums + queries * padded;
-    Running *states = (Running*)(totals + queries * padded), *of_totals = states + queries;
+    const int padded = padded_head(t.head_size), stride = padded + 16, queries = t.rows * t.group;
+    float *q = t.scratch, *sums = q + queries * padded, *totals = sums + queries * stride;
+    float* tops = totals + queries * padded;
+    Running* of_totals = (Running*)(tops + (queries + 1) / 2 * 2);
     Keys* seen = (Keys*)(of_totals + queries);
     Keys all{t.positions[0], 0};
+    const float scale = t.softcap > 0.0f ? t.scale : t.scale * kLog2E;
     for (int i = 0; i < queries; i++) {
         const int first = i / kAttendRows * kAttendRows;
         const int tile = queries - first < kAttendRows ? queries - first : kAttendRows;
         const float* from = t.q + i / t.group * t.q_stride + i % t.group * t.head_size;
-        for (int d = 0; d < t.head_size; d++) q[first * t.head_size + d * tile + i - first] = from[d] * t.scale;
+        for (int d = 0; d < t.head_size; d++) q[first * t.head_size + d * tile + i - first] = from[d] * scale;
         seen[i] = keys_of(t, i / t.group);
         all = {seen[i].from < all.from ? seen[i].from : all.from, seen[i].to > all.to ? seen[i].to : all.to};
     }
     if (t.partial) all = all.within(t.part * kKeyPart, kKeyPart);
     for (int64_t part = all.from / kKeyPart; part * kKeyPart < all.to; part++) {
         const Keys here = all.within(part * kKeyPart, kKeyPart);
-        for (int i = 0; i < queries; i++) states[i] = {-__builtin_inff(), 0.0f};
-        for (int i = 0; i < queries * padded; i++) sums[i] = 0.0f;
+        for (int i = 0; i < queries; i++) tops[i] = -__builtin_inff();
+        for (int i = 0; i < queries * stride; i++) sums[i] = 0.0f;
         for (int64_t start = here.from / kKeyChunk * kKeyChunk; start < here.to; start += kKeyChunk)
             for (int i = 0; i < queries; i += kAttendRows)
                 with_rows<kAttendRows>(queries - i < kAttendRows ? queries - i : kAttendRows, [&]<int M>() {
-                    attend_chunk<M, KV>(t, q + i * t.head_size, start, i == 0, seen + i, states + i, sums + i * padded);
+                    attend_chunk<M, KV>(t, q + i * t.head_size, start, i == 0, seen + i, tops + i, sums + i * stride);
                 });
         for (int i = 0; i < queries; i++) {
             if (seen[i].within(part * kKeyPart, kKeyPart).empty()) continue;
-            float *from = sums + i * padded, *total = totals + i * padded;
+            float *from = sums + i * stride, *total = totals + i * padded;
+            const Running of_part{tops[i], hsum(load(from + padded))};
             if (t.partial) {
                 total = t.partial + i * (padded + 2);
-                total[padded] = states[i].top;
-                total[padded + 1] = states[i].sum;
+                total[padded] = of_part.top;
+                total[padded + 1] = of_part.sum;
             }
             if (t.partial || seen[i].from >= part * kKeyPart) {
                 for (int d = 0; d < padded; d++) total[d] = from[d];
-                of_totals[i] = states[i];
+                of_totals[i] = of_part;
             } else {
-                merge_part(padded, from, states[i], total, of_totals[i]);
+                merge_part(padded, from, of_part, total, of_totals[i]);
             }
         }
     }

@@ -103,7 +103,7 @@ static constexpr int64_t kv_head_bytes(KvKind kind, int64_t columns) {
 static constexpr int padded_head(int head_size) { return (head_size + 15) / 16 * 16; }
 static constexpr int attend_rows(int group) { return group < kMaxQueries ? kMaxQueries / group : 1; }
 static constexpr int64_t attend_scratch_bytes(int group, int head_size) {
-    return (int64_t)attend_rows(group) * group * (3 * 4 * padded_head(head_size) + 32);
+    return (int64_t)attend_rows(group) * group * (3 * 4 * padded_head(head_size) + 96);
 }
 
 enum class Act : int { silu = 0, gelu_tanh = 1, gelu = 2 };

@@ -21,6 +21,20 @@ PELLUCID_INLINE vf exp(vf x) {
     return mul(p, as_float(sll32<23>(iadd(n, iset(127)))));
 }
 
+// 2^x for x ≤ 100, in fewer steps than e^x: x less its nearest integer is exact. A minimax polynomial of degree 5 on
+// |r| ≤ 1/2; relative error < 2e-7. Stays at 2^-125 below it.
+PELLUCID_INLINE vf exp2(vf x) {
+    x = max(set(-125.0f), x);
+    const vi n = to_int(x);
+    const vf r = sub(x, to_float(n));
+    vf p = fma(set(1.326472731e-3f), r, set(9.671512991e-3f));
+    p = fma(p, r, set(5.550733581e-2f));
+    p = fma(p, r, set(2.402224243e-1f));
+    p = fma(p, r, set(6.931470037e-1f));
+    p = fma(p, r, set(1.0f));
+    return mul(p, as_float(sll32<23>(iadd(n, iset(127)))));
+}
+
 PELLUCID_INLINE vf sigmoid(vf x) { return div(set(1.0f), add(set(1.0f), exp(sub(set(0.0f), x)))); }
 PELLUCID_INLINE vf tanh(vf x) { return sub(set(1.0f), div(set(2.0f), add(set(1.0f), exp(add(x, x))))); }
 PELLUCID_INLINE vf silu(vf x) { return mul(x, sigmoid(x)); }
