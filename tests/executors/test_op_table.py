@@ -376,6 +376,29 @@ def test_attention_over_long_contexts(isa: str, heads: int, kv_heads: int, head_
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("slope", [-5.0, -0.3, 0.1, 0.3, 5.0])
+def test_attention_with_scores_far_apart(isa: str, slope: float) -> None:
+    """Scores that climb or fall with the position, less and more than weights may grow before they are rescaled."""
+    count, size = 700, 16
+    x = rows_of(count, 3 * size)
+    x[:, 0] = 1  # of queries; keys hold the slope
+    x[:, size] = slope * np.arange(count)
+
+    def build(g: GraphBuilder, v: Value) -> Value:
+        q, k, value = (g.slice(v, i * size, size) for i in range(3))
+        return g.attention(q, k, value, num_heads=1, num_kv_heads=1, head_size=size, scale=1.0)
+
+    graph = one_op(x, build)
+    expected = run(ReferenceExecutor("float64"), graph, count)
+    executor = CpuExecutor(threads=2, isa=isa, kv_cache_dtype="float32")
+    found = run(executor, graph, count)
+    # A score of 3,500 is rounded at 2^-12, and its weight with it.
+    assert_close(found, expected, np.abs(x[:, 2 * size :]).max(), 1e-3 if abs(slope) > 1 else 3e-5)
+    for chunk in (1, 65):
+        np.testing.assert_array_equal(run(executor, graph, count, chunk), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("type", [QuantType.F32, QuantType.Q8_0, QuantType.Q6_K], ids=lambda t: t.name)
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf])
 def test_damage_is_not_rounded_away(isa: str, type: QuantType, damage: float) -> None:

@@ -21,23 +21,25 @@
 //   powers of 2, sums of weights in lanes, chunks         39                32                28
 //     that all rows see whole
 //   rows rescaled only by more than 2^16                  40                33                30
-//   values fetched during scores, the next keys           40                32                35
+//   values fetched during scores, the next keys           40                34                35
 //     in the order of memory during values
-// Exponentials, sums and largest scores are a tenth of the time of many rows now, the two loops over a tile four fifths;
-// they run at 49, whether float16 is converted in them or not. Dropped: fetching ahead in bursts before each block
-// (1 row: 20 where it was 23), in every tile instead of the first (heads of 256: 30 instead of 34), not at all (17), two
-// chunks ahead (no change) or the next keys in the order in which values are read (30 instead of 35, heads of 256: 26
-// instead of 36); chunks of 128 keys (no change, and 26 instead of 28 for 1 row); loops unrolled by 2 and by 4 (no
-// change); huge pages and heads apart (23 where it was 21, but a cache that is hardly used would take 2 MiB for the keys
-// and for the values of each layer).
+// Tiles of 3 queries (one row of 9 heads over 3 kv heads) spilled sums until `reload`: 20 to 37 from the cache, and 18
+// to 24 at 2,048 from memory. Of many rows' time the two loops over a tile are four fifths now, at 49, whether float16
+// is converted in them or not; a tenth is the softmax.
+//
+// Dropped: fetching ahead in bursts before each block (1 row: 20 where it was 23), in every tile instead of the first
+// (heads of 256: 30 instead of 34), not at all (17), two chunks ahead (no change), or the next keys in the order in
+// which values are read (30 instead of 35; heads of 256: 26 instead of 36). Chunks of 128 keys (no change; 1 row: 28
+// instead of 30). Loops unrolled by 2 and by 4 (no change). Huge pages and heads apart (23 where it was 21, but a cache
+// that is hardly used would take 2 MiB for the keys and for the values of each layer).
 //
 // q8_0, where a code must be widened, converted and scaled:
 //   a scale on each code                                  24                20                18
 //   a scale on each sum of 32 codes, and on each weight   25                21                19
 //   codes widened as they are loaded (simd_avx2.h)        30                24                20
 //   a head's blocks side by side in memory                31                27                28
-//   as the last three for float16                         35                29                33
-// bfloat16 by the last three: 34 to 37, 29 to 31, 26 to 32.
+//   the last lines of float16                             35                30                33
+// bfloat16 by these: 34 to 37, 29 to 32, 26 to 32.
 #pragma once
 
 namespace PELLUCID_ISA {
@@ -45,86 +47,6 @@ namespace PELLUCID_ISA {
 using pellucid::AttendTask;
 using pellucid::kKeyChunk;
 using pellucid::kKeyPart;
-using pellucid::kv_head_bytes;
-using pellucid::KvKind;
-using pellucid::padded_head;
-
-// What a cached key or value is stored as. `Eighth` is a code of eight bits; 32 of them, of one token and head, share a
-// float32 scale, and the scales of a head's block stand behind its codes, [groups of 32, 16] for keys and for values.
-struct Half {
-    uint16_t bits;
-};
-struct Brain {
-    uint16_t bits;
-};
-struct Eighth {
-    int8_t code;
-};
-template <class KV>
-constexpr KvKind kind_of = KvKind::float32;
-template <>
-constexpr KvKind kind_of<Half> = KvKind::float16;
-template <>
-constexpr KvKind kind_of<Brain> = KvKind::bfloat16;
-template <>
-constexpr KvKind kind_of<Eighth> = KvKind::q8_0;
-template <class KV>
-constexpr bool is_scaled = kind_of<KV> == KvKind::q8_0;
-
-PELLUCID_INLINE vf load_kv(const float* p) { return load(p); }
-PELLUCID_INLINE vf load_kv(const Half* p) { return load_f16(p); }
-PELLUCID_INLINE vf load_kv(const Brain* p) { return load_bf16(p); }
-PELLUCID_INLINE vf load_kv(const Eighth* p) { return to_float(load_i8((const uint8_t*)p)); }
-// The scales of 16 slots, for columns [32 group, 32 group + 32) of a head's block.
-PELLUCID_INLINE const float* scales_of(const Eighth* codes, int columns, int group) {
-    return (const float*)(codes + 16 * columns) + 16 * group;
-}
-
-PELLUCID_INLINE void store_element(float* p, float x) { *p = x; }
-PELLUCID_INLINE void store_element(Half* p, float x) { p->bits = to_f16(x); }
-PELLUCID_INLINE void store_element(Brain* p, float x) {  // nearest, ties to even
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, 4);
-    p->bits = (uint16_t)(x != x ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-// `count` numbers, `stride` codes apart, with a scale for each 32, 16 scales apart.
-template <class KV>
-PELLUCID_INLINE void store_numbers(const float* x, int count, KV* to, int stride, float* scales) {
-    if constexpr (!is_scaled<KV>) {
-        for (int d = 0; d < count; d++) store_element(to + d * stride, x[d]);
-    } else {
-        for (int first = 0; first < count; first += 32, scales += 16) {
-            const int end = first + 32 < count ? first + 32 : count;
-            float largest = 0.0f;
-            for (int d = first; d < end; d++) {
-                const float size = __builtin_fabsf(x[d]);
-                if (size > largest || size != size) largest = size;
-            }
-            const bool finite = largest < __builtin_inff(), tiny = largest < 1e-30f;
-            const float scale = tiny ? 0.0f : largest / 127.0f;
-            *scales = scale;
-            for (int d = first; d < end; d++) {
-                // Adding 1.5 * 2^23 rounds to a whole number. What is not finite is so again when it is read.
-                const float whole = finite && !tiny ? x[d] / scale + 12582912.0f - 12582912.0f : 0.0f;
-                to[d * stride].code = finite ? (int8_t)(int)whole : 1;
-            }
-        }
-    }
-}
-
-template <class KV>
-void store_kv(const float* k, const float* v, void* keys, void* values, int64_t slot, int64_t cache_blocks,
-              int num_kv_heads, int head_size) {
-    const int padded = padded_head(head_size), offset = (int)(slot % 16);
-    for (int h = 0; h < num_kv_heads; h++, k += head_size, v += head_size) {
-        const int64_t block = h * cache_blocks + slot / 16;
-        KV* ks = (KV*)((uint8_t*)keys + block * kv_head_bytes(kind_of<KV>, head_size));
-        KV* vs = (KV*)((uint8_t*)values + block * kv_head_bytes(kind_of<KV>, padded));
-        store_numbers(k, head_size, ks + offset, 16, (float*)(ks + 16 * head_size) + offset);
-        store_numbers(v, head_size, vs + offset * padded, 1, (float*)(vs + 16 * padded) + offset);
-    }
-}
 
 // Vectors side by side in a tile of M rows: enough sums to keep the multipliers busy, no more than there are registers.
 constexpr int tile_vectors(int m) { return 4 * m <= kAttendRows ? 4 : 2 * m <= kAttendRows ? 2 : 1; }
@@ -161,6 +83,13 @@ PELLUCID_INLINE const KV* keys_ahead(const AttendTask& t, int64_t block, int cha
     return next < t.num_blocks ? key_block<KV>(t, next) + at % size : value_block<KV>(t, block);
 }
 
+// Where sums fill the registers, each of N vectors is multiplied by numbers broadcast from memory again: GCC would keep
+// the M of them in registers of their own, and spill sums.
+template <int M, int N>
+PELLUCID_INLINE void reload() {
+    if constexpr (N > 1 && M * N == kAttendRows) __asm__ volatile("" ::: "memory");
+}
+
 // scores[row][0:16 N] of M rows and N consecutive key blocks.
 template <int M, int N, class KV>
 PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, bool first, const float* q, float* scores) {
@@ -177,6 +106,7 @@ PELLUCID_INLINE void score_blocks(const AttendTask& t, int64_t block, bool first
         for (int d = from; d < to; d++, q += M) {
             PELLUCID_UNROLL
             for (int n = 0; n < N; n++) {
+                reload<M, N>();
                 __builtin_prefetch(next[n] + 16 * d);
                 const vf key = load_kv(k[n] + 16 * d);
                 PELLUCID_UNROLL
@@ -239,6 +169,7 @@ PELLUCID_INLINE void add_channels(const AttendTask& t, int64_t block, bool first
             __builtin_prefetch(next);
             PELLUCID_UNROLL
             for (int n = 0; n < N; n++) {
+                reload<M, N>();
                 const vf value = load_kv(v + 16 * n);
                 PELLUCID_UNROLL
                 for (int m = 0; m < M; m++) sum[m][n] = fma(set(p[m * kKeyChunk + j]), value, sum[m][n]);
@@ -288,8 +219,8 @@ PELLUCID_INLINE void add_values(const AttendTask& t, int64_t block, bool first, 
 constexpr float kLog2E = 1.44269504f;
 constexpr float kSlack = 16.0f;
 
-// Running softmax of one row: what scores are measured from, and the sum of powers; the weighted sum of values is beside
-// them.
+// Running softmax of one row: what scores are measured from, and the sum of powers; the weighted sum of values is
+// beside them.
 struct Running {
     float top, sum;
 };
@@ -302,8 +233,8 @@ struct Keys {  // [from, to)
     PELLUCID_INLINE_MEMBER bool empty() const { return from >= to; }
 };
 
-// The scores of M rows become weights, 0 outside [from, to), and are added to the row's sums [16]; what a row has summed
-// of values must be multiplied by its decay. Whole: all rows see all keys.
+// The scores of M rows become weights, 0 outside [from, to), and are added to the row's sums [16]; what a row has
+// summed of values must be multiplied by its decay. Whole: all rows see all keys.
 template <int M, bool Whole>
 PELLUCID_INLINE void softmax_chunk(float softcap, const int* from, const int* to, float* scores, float* tops,
                                    float* sums, int stride, float* decay) {
@@ -344,15 +275,15 @@ PELLUCID_INLINE void softmax_chunk(float softcap, const int* from, const int* to
     }
 }
 
-// M rows and the chunk of keys that starts at `start`; seen[m] are the keys of row m. Each row of outs holds channels and
-// behind them 16 lanes of its sum of weights.
+// M rows and the chunk of keys that starts at `start`; seen[m] are the keys of row m. Each row of outs holds channels
+// and behind them 16 lanes of its sum of weights.
 template <int M, class KV>
 PELLUCID_INLINE void attend_chunk(const AttendTask& t, const float* q, int64_t start, bool first, const Keys* seen,
                                   float* tops, float* outs) {
     const int64_t block = start / 16;
     const int padded = padded_head(t.head_size), stride = padded + 16;
     const bool whole = seen[0].to >= start + kKeyChunk && seen[M - 1].from <= start;  // positions ascend
-    int from[M], to[M], lowest = 0, highest = kKeyChunk, common_from = 0, common_to = kKeyChunk;
+    int from[M] = {}, to[M] = {}, lowest = 0, highest = kKeyChunk, common_from = 0, common_to = kKeyChunk;
     if (!whole) {
         lowest = kKeyChunk, highest = 0;
         for (int m = 0; m < M; m++) {
@@ -417,7 +348,9 @@ PELLUCID_INLINE Keys keys_of(const AttendTask& t, int row) {
 PELLUCID_INLINE void finish(const AttendTask& t, int query, const float* sums, float sum) {
     const float inverse = 1.0f / sum;
     float* out = t.out + query / t.group * t.out_stride + query % t.group * t.head_size;
-    for (int d = 0; d < t.head_size; d++) out[d] = sums[d] * inverse;
+    int d = 0;
+    for (; d + 16 <= t.head_size; d += 16) store(out + d, mul(load(sums + d), set(inverse)));
+    for (; d < t.head_size; d++) out[d] = sums[d] * inverse;
 }
 
 // The whole of the rows' keys, or one part of them, which goes to t.partial.
@@ -458,7 +391,7 @@ void attend(const AttendTask& t) {
                 total[padded + 1] = of_part.sum;
             }
             if (t.partial || seen[i].from >= part * kKeyPart) {
-                for (int d = 0; d < padded; d++) total[d] = from[d];
+                for (int d = 0; d < padded; d += 16) store(total + d, load(from + d));
                 of_totals[i] = of_part;
             } else {
                 merge_part(padded, from, of_part, total, of_totals[i]);

@@ -9,6 +9,7 @@
 #include "isa/codecs.h"
 #include "isa/linear.h"
 #include "isa/linear_int8.h"
+#include "isa/kv_cache.h"
 #include "isa/attention.h"
 #include "isa/rows.h"
 #include "isa/peak.h"
