@@ -18,6 +18,7 @@ LEFT_OUT |= {"f2py", "include", "goldens"}
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
+    "NO_COLOR": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OPENBLAS_CORETYPE": "Haswell",  # its AVX-512 code ends in an illegal instruction under Bochs 3.0
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
