@@ -28,6 +28,7 @@ from typing import Any
 
 import bench_models
 import machine
+import report
 from many_requests import MAX_RUNNING, SHARED_TOKENS, Job, jobs
 
 from pellucid.tools import timed_command
@@ -64,7 +65,7 @@ def main() -> None:
         result["models"].append({"name": name, "title": model.title, "rounds": rounds})
     for model_result in result["models"]:
         print(table(model_result))
-    kind = "many-int8" if args.activations == "int8" else "many"
+    kind = "many" + report.profile(args.activations)
     path = Path(__file__).with_name("results") / f"{result['date']}-{result['commit'].rstrip('+')}-{kind}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written to benchmarks/results/{path.name}")
@@ -76,7 +77,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--activations", choices=("int16", "int8"), default="int16", help="Pellucid's (default: int16)")
+    kinds = ("int16", "int8", "bfloat16")
+    parser.add_argument("--activations", choices=kinds, default="int16", help="Pellucid's (default: int16)")
     parser.add_argument("--llama-bin", type=Path, help="folder with llama-batched-bench")
     parser.add_argument("--llama-version", help="what to call it")
     parser.add_argument("--vllm-python", type=Path, help="the Python of an environment with vLLM for CPU")

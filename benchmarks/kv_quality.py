@@ -1,4 +1,4 @@
-"""What KV cache types and int8 activations cost in accuracy and give in speed: `make quality` writes docs/quality.md.
+"""What KV cache types and profiles of activations cost and give: `make quality` writes docs/quality.md.
 
 Accuracy is the divergence of the next-token distribution from float32 of the same weights, computed by the reference
 executor, over one English text. Speed is decoding at the end of a long context.
@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "quality.md"
 TEXT = ROOT / "docs" / "architecture.md"
 WAYS = {kind: {"kv_cache_dtype": kind} for kind in KV_KINDS}
-WAYS["float16, activations in int8"] = {"kv_cache_dtype": "float16", "activations": "int8"}
+for kind in ("int8", "bfloat16"):
+    WAYS[f"float16, activations in {kind}"] = {"kv_cache_dtype": "float16", "activations": kind}
 STEP = 64  # rows whose logits are compared at a time
 
 PAGE = """# Quality beside speed
@@ -47,9 +48,10 @@ next token, and how often the most likely token is the same. All of it on {cpu},
 {tables}
 
 Activations of quantised weights keep 15 bits ([decision 1](decisions/0001-numerics-of-linear-layers.md)), but for
-`activations="int8"` ([decision 8](decisions/0008-int8-activations.md)); that share of the divergence is in every row,
-and is all there is with float32 keys and values. `q8_0` stores eight bits, with a float32 scale for each 32 numbers of
-a head; like `bfloat16` and int8 activations it is never chosen by itself.
+`activations="int8"` ([decision 8](decisions/0008-int8-activations.md)) and `"bfloat16"`, which rounds weights too
+([decision 9](decisions/0009-bfloat16-profile.md)); that share of the divergence is in every row, and is all there is
+with float32 keys and values. `q8_0` stores eight bits, with a float32 scale for each 32 numbers of a head; like
+`bfloat16` and the other profiles of activations it is never chosen by itself.
 [Decision 2](decisions/0002-kv-cache-in-float16.md) says why float16 is the default.
 
 Other processes used {others} of the cores meanwhile, which changes speeds only.

@@ -19,11 +19,16 @@ RESULTS = Path(__file__).with_name("results")
 def save(result: dict[str, Any], path: Path | None = None) -> Path:
     """Write a result to `path`, or where its date and commit say."""
     if path is None:
-        kind = ("-peers" if result["peer"] else "") + ("-int8" if result["activations"] == "int8" else "")
+        kind = ("-peers" if result["peer"] else "") + profile(result["activations"])
         path = RESULTS / f"{result['date']}-{result['commit'].rstrip('+')}{kind}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def profile(activations: str) -> str:
+    """What names of results say of another profile than the default."""
+    return "" if activations == "int16" else f"-{activations}"
 
 
 def header(result: dict[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ class EngineConfig:
     kv_cache_dtype: type of cached keys and values: "float32", "float16", "bfloat16", or "q8_0", which takes half of
         float16's memory and is less precise (docs/quality.md); "auto" is the executor's choice.
     activations: what the inputs of quantised weights are rounded to: "int16" (which "auto" is), or "int8": faster, less
-        precise.
+        precise; or "bfloat16", inputs and weights alike: for machines with AMX, less precise.
     max_num_seqs: most sequences in one step.
     max_num_batched_tokens: most tokens in one step.
     prefill_chunk: most prompt tokens of one sequence in one step; None: no limit but the above. It changes no result.

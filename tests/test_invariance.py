@@ -58,11 +58,12 @@ def test_types_of_kv_cache(isa: str, kv_cache_dtype: str) -> None:
     program.close()
 
 
+@pytest.mark.parametrize("activations", ["int8", "bfloat16"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("isa", available_isas())
-def test_int8_activations(isa: str, threads: int) -> None:
-    expected = alone(isa, activations="int8")
-    program = compiled(CpuExecutor(threads=threads, isa=isa, activations="int8"), quantised_graph())
+def test_other_activations(isa: str, threads: int, activations: str) -> None:
+    expected = alone(isa, activations=activations)
+    program = compiled(CpuExecutor(threads=threads, isa=isa, activations=activations), quantised_graph())
     for together, chunk in [(1, 1), (7, 33), (40, None)]:
         assert differences(expected, answers(program, forty(), together=together, chunk=chunk)) == []
     program.close()
@@ -93,8 +94,9 @@ def test_preempted_requests_get_the_same_answers(isa: str) -> None:
 
 def test_the_answers_are_those_of_the_model() -> None:
     """Equal garbage would be invariant too: nearly all tokens must be the reference's (rounding may turn a few)."""
-    # Float16 keys and values would turn many roundings to int8, each by a 127th of the block's largest.
-    for activations, kv_cache_dtype, least in [("auto", "auto", 36), ("int8", "float32", 34)]:
+    # Float16 keys and values would turn many roundings of activations, each by much more than they differ.
+    ways = [("auto", "auto", 36), ("int8", "float32", 34), ("bfloat16", "float32", 34)]
+    for activations, kv_cache_dtype, least in ways:
         reference = compiled(ReferenceExecutor(activations=activations), quantised_graph())
         expected = answers(reference, forty(), together=40)
         for isa in available_isas():

@@ -97,6 +97,17 @@ def test_int8_activations_cost_what_is_said(name: str, request: pytest.FixtureRe
 
 
 @pytest.mark.model
+@pytest.mark.parametrize(("name", "most"), [("smollm2", 0.001), ("gemma3", 0.0015)])
+def test_bfloat16_activations_cost_what_is_said(name: str, most: float, request: pytest.FixtureRequest) -> None:
+    golden = load_golden(name)
+    path = request.getfixturevalue(f"{name}_path")
+    with compiled("cpu", path, len(golden["token_ids"]), activations="bfloat16") as program:
+        logits = chunked(program, golden["token_ids"].tolist(), PREFILL_CHUNK)
+    assert 2e-5 < top_kl(golden, logits).mean() < most
+    assert top_agreement(golden, logits) >= 0.98
+
+
+@pytest.mark.model
 @pytest.mark.parametrize("executor", ["reference", "cpu"])
 def test_story_logits(executor: str, story_path: Path) -> None:
     golden = load_golden("story")

@@ -44,8 +44,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_activations(group: argparse._ArgumentGroup) -> None:
-    text = "round inputs of quantised weights to int16 (the default) or int8: faster, less precise"
-    group.add_argument("--activations", choices=("int16", "int8"), default="auto", help=text)
+    text = "round inputs of quantised weights to int16 (the default), int8 (faster, less precise) or bfloat16 (for AMX)"
+    group.add_argument("--activations", choices=("int16", "int8", "bfloat16"), default="auto", help=text)
 
 
 def load(args: argparse.Namespace, *, max_num_seqs: int = 1) -> LLM:

@@ -144,7 +144,7 @@ class ProgramInfo:
     isa: str
     threads: int  # 0 where the executor leaves it to its libraries
     kv_cache_dtype: str
-    activations: str  # what the inputs of quantised linears are rounded to; "int16", "int8", or a float type for not
+    activations: str  # what inputs of linears are rounded to: "int16", "int8", "bfloat16", or the float type kept
     kv_groups: tuple[KVGroup, ...]
     weight_nbytes: int
 

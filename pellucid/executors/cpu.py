@@ -39,7 +39,8 @@ Floats = npt.NDArray[np.float32]
 
 KV_KINDS = ("float32", "float16", "bfloat16", "q8_0")  # by their number in native/isa/kernels.h
 KV_CACHE_DTYPES = ("auto", *KV_KINDS)
-ACTIVATIONS = ("auto", "int16", "int8")
+ROUNDINGS = ("int16", "int8", "bfloat16")  # likewise
+ACTIVATIONS = ("auto", *ROUNDINGS)
 
 _PART_NBYTES = 16 << 20  # of weights that are in memory twice while they are packed, about
 _CALL_NBYTES = 512 << 20  # of weights packed by one native call, during which Ctrl-C waits
@@ -61,7 +62,8 @@ class CpuExecutor:
     `kv_cache_dtype`: "float32", "float16", "bfloat16", "q8_0" (eight bits and a scale for each 32 numbers: half of
     float16's memory, less precise; docs/quality.md), or "auto": float32 where all the weights are, else float16.
     `activations`: what the inputs of quantised linears are rounded to, in blocks of 32 with a scale each: "int16"
-    ("auto" is the same), or "int8", which is faster and less precise (docs/decisions/0008-int8-activations.md).
+    ("auto" is the same), or "int8", which is faster and less precise (docs/decisions/0008-int8-activations.md); or
+    "bfloat16" for inputs and weights of all linears, which AMX multiplies (docs/decisions/0009-bfloat16-profile.md).
     None of them but `isa`, `kv_cache_dtype` and `activations` changes a bit of any result.
     """
 
@@ -140,7 +142,7 @@ class CpuProgram:
                 cores=available_cores(),
                 num_blocks=[group.num_blocks for group in wanted.kv_groups],
                 kv_kind=KV_KINDS.index(wanted.kv_cache_dtype),
-                int8_activations=wanted.activations == "int8",
+                rounding=ROUNDINGS.index(wanted.activations),
             )
             lowering = _Lowering(native, graph)
             for node in graph:

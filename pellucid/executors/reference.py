@@ -3,7 +3,7 @@
 This file is the specification that every other executor is tested against, and the place to read what the engine
 computes; docs/operators.md is made from it. It is written to be understood, not to be fast: no kernel tricks, no
 threads of its own, no quantised arithmetic may enter. Weights are expanded to floats once, when a graph is compiled.
-The one rounding it knows, of activations to eight bits, is there on request only: it defines that profile.
+The roundings it knows, to eight bits and to bfloat16, are there on request only: they define those profiles.
 
 Results do not depend on the batch beyond rounding: NumPy's matrix product may sum in another order for another number
 of rows. Bit-for-bit batch invariance is the promise of the executors that serve requests.
@@ -67,6 +67,14 @@ def round_to_int8(x: Array) -> Array:
         inverse = np.float32(127) / largest
         inverse[~(inverse < 3e38)] = 0  # a block this small is zero
         return np.asarray(np.rint(blocks * inverse) * (largest / np.float32(127))).reshape(x.shape).astype(x.dtype)
+
+
+def round_to_bfloat16(x: Array) -> Array:
+    """Each number as the nearest of eight bits, ties to even; those below 2⁻¹²⁶ are zero."""
+    bits = x.astype(np.float32).view(np.uint32)
+    nearest = ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    rounded = np.where(np.isfinite(x) & (np.abs(x) >= 2.0**-126), nearest, x * 0)
+    return rounded.astype(x.dtype)
 
 
 def rms_norm(x: Array, weight: Array, *, eps: float, offset: float) -> Array:
@@ -239,11 +247,11 @@ OPERATORS: Mapping[str, Callable[..., Array]] = {
 class ReferenceProgram:
     """A graph with its weights as float arrays and, for each layer, the KV cache as arrays [slots, K, D]."""
 
-    def __init__(self, graph: Graph, num_blocks: int | Sequence[int], dtype: npt.DTypeLike, int8: bool) -> None:
+    def __init__(self, graph: Graph, num_blocks: int | Sequence[int], dtype: npt.DTypeLike, rounding: str) -> None:
         if unknown := sorted({node.op for node in graph} - OPERATORS.keys()):
             raise UnsupportedModel(f"the reference executor has no operator {', '.join(unknown)}")
         self._graph = graph
-        self._int8 = int8
+        self._rounding = rounding
         self._last_reader = {value.name: node.name for node in graph for value in (node.output, *node.inputs)}
         self._vocab_size, self._max_positions = id_limits(graph)
         groups = kv_groups(graph, num_blocks)
@@ -269,7 +277,7 @@ class ReferenceProgram:
             isa="numpy",
             threads=0,
             kv_cache_dtype=np.dtype(dtype).name,
-            activations="int8" if int8 else np.dtype(dtype).name,
+            activations=np.dtype(dtype).name if rounding == "auto" else rounding,
             kv_groups=groups,
             weight_nbytes=sum(array.nbytes for array in self._weights.values()),
         )
@@ -337,7 +345,9 @@ class ReferenceProgram:
             x = layer_norm(x, weights["norm"], weights.get("norm_bias"), eps=attrs["eps"])
         roles = [role for role in weights if role.startswith("weight")]
         biases = [weights.get(role.replace("weight", "bias")) for role in roles]
-        rounds = [self._int8 and node.weights[role].type in INT8_TYPES for role in roles]
+        if self._rounding == "bfloat16":
+            return linear(round_to_bfloat16(x), [round_to_bfloat16(weights[role]) for role in roles], biases, *residual)
+        rounds = [self._rounding == "int8" and node.weights[role].type in INT8_TYPES for role in roles]
         if not any(rounds):
             return linear(x, [weights[role] for role in roles], biases, *residual)
         inputs_of = {False: x, True: round_to_int8(x)}
@@ -377,7 +387,8 @@ class ReferenceProgram:
 class ReferenceExecutor:
     """Runs graphs in NumPy, in "float32" or "float64" (weights, activations and KV cache alike).
 
-    `activations`: "int8" for the profile of that name, which rounds the inputs of quantised linears; "auto" does not.
+    `activations`: "int8" for the profile of that name, which rounds the inputs of quantised linears, "bfloat16" for
+    that one, which rounds all inputs and weights of linears; "auto" rounds nothing.
     """
 
     name = "reference"
@@ -385,10 +396,11 @@ class ReferenceExecutor:
     def __init__(self, dtype: Literal["float32", "float64"] = "float32", activations: str = "auto") -> None:
         if dtype not in ("float32", "float64"):
             raise ExecutorError(f"the reference executor has no dtype {dtype!r}, expected float32 or float64")
-        if activations not in ("auto", "int8"):
-            raise ExecutorError(f"the reference executor has no activations {activations!r}, expected auto or int8")
+        if activations not in (expected := ("auto", "int8", "bfloat16")):
+            text = f"the reference executor has no activations {activations!r}, expected one of {', '.join(expected)}"
+            raise ExecutorError(text)
         self._dtype = dtype
-        self._int8 = activations == "int8"
+        self._rounding = activations
 
     def kv_block_nbytes(self, graph: Graph) -> list[int]:
         columns = dict.fromkeys(kv_windows(graph), 0)
@@ -407,4 +419,4 @@ class ReferenceExecutor:
         for tensor in graph.weights().values():
             if require_finite and len(tensor.shape) == 2:
                 check_finite(tensor)
-        return ReferenceProgram(graph, num_blocks, self._dtype, self._int8)
+        return ReferenceProgram(graph, num_blocks, self._dtype, self._rounding)

@@ -99,13 +99,14 @@ NB_MODULE(_native, m) {
         .def(
             "__init__",
             [](Program* self, const std::string& isa, int threads, int cores, std::vector<int64_t> num_blocks,
-               int kv_kind, bool int8_activations) {
+               int kv_kind, int rounding) {
                 if (kv_kind < 0 || kv_kind >= kNumKvKinds) throw std::invalid_argument("unknown kind of KV cache");
+                if (rounding < 0 || rounding >= kNumRoundings) throw std::invalid_argument("unknown rounding");
                 new (self)
-                    Program(isa_of(isa), threads, cores, std::move(num_blocks), (KvKind)kv_kind, int8_activations);
+                    Program(isa_of(isa), threads, cores, std::move(num_blocks), (KvKind)kv_kind, (Rounding)rounding);
             },
             nb::arg("isa"), nb::arg("threads"), nb::arg("cores"), nb::arg("num_blocks"), nb::arg("kv_kind"),
-            nb::arg("int8_activations"))
+            nb::arg("rounding"))
         .def("add_matrix",
              [](Program& p, int type, int64_t n, int64_t k) {
                  if (type < 0 || type >= kNumTypes || !p.context().kernels->linear[type])

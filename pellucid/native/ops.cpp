@@ -62,9 +62,9 @@ class Linear : public Op {
     int64_t num_tasks(const Step& s, const Context& c, int phase) const override {
         const int64_t rows = s.rows_of(out_);
         if (rows == 0) return 0;
-        const bool prepared = reads_int16(c) || reads_int8(c) || norm_.kind != Norm::none;
+        const bool prepared = reads_int16(c) || reads_int8(c) || c.reads_bf16() || norm_.kind != Norm::none;
         if (phase == 0) return prepared ? RowTasks(rows, x_.width).count() : 0;
-        return (rows + kRowsPerTask - 1) / kRowsPerTask * panel_tasks(rows);
+        return (rows + rows_per_task(c, rows) - 1) / rows_per_task(c, rows) * panel_tasks(c, rows);
     }
     void run(const Step& s, Context& c, int phase, int64_t task, int thread) const override {
         if (phase == 0)
@@ -80,6 +80,8 @@ class Linear : public Op {
         if (norm_.kind != Norm::none) grow(c.normed, rows * k);
         if (reads_int8(c)) grow(c.q8, num_blocks(rows, k));
         if (reads_int16(c)) grow(c.q16, num_blocks(rows, k));
+        const size_t rounded = c.reads_bf16() ? (size_t)rounded_bytes(rows, k) : 0;
+        if (c.rounded.size() < rounded) c.rounded = Memory(rounded);
     }
 
   private:
@@ -87,19 +89,26 @@ class Linear : public Op {
         return std::any_of(parts_.begin(), parts_.end(), [&](const Part& p) { return c.reads_int8(p.matrix->type); });
     }
     bool reads_int16(const Context& c) const {
-        return std::any_of(parts_.begin(), parts_.end(),
-                           [&](const Part& p) { return !is_float(p.matrix->type) && !c.reads_int8(p.matrix->type); });
+        return !c.reads_bf16() && std::any_of(parts_.begin(), parts_.end(), [&](const Part& p) {
+            return !is_float(p.matrix->type) && !c.reads_int8(p.matrix->type);
+        });
     }
     // More rows than these do not stay in a core's share of the cache from one panel to the next: with 8,192 inputs,
     // 512 rows at once took 8 % longer.
     static constexpr int64_t kRowsPerTask = 256;
     static_assert(kRowsPerTask % kBlockRows == 0);
-    int64_t panels_per_task(int64_t rows) const {
+    // Kernels of bfloat16 take all rows of a step, and divide them as suits what they expand.
+    static int64_t rows_per_task(const Context& c, int64_t rows) { return c.reads_bf16() ? rows : kRowsPerTask; }
+    static int panels_at_once(const Context& c) { return c.reads_bf16() ? c.kernels->bf16_panels : 1; }
+    int64_t panels_per_task(const Context& c, int64_t rows) const {
         // About 32 thousand weights × rows a task: long enough to hide claiming it, short enough to even out the
         // threads.
-        return std::max<int64_t>(1, 32768 / (kLanes * x_.width * rows));
+        const int64_t at_once = panels_at_once(c);
+        return std::max<int64_t>(1, 32768 / (kLanes * x_.width * rows * at_once)) * at_once;
     }
-    int64_t panel_tasks(int64_t rows) const { return (panels_ + panels_per_task(rows) - 1) / panels_per_task(rows); }
+    int64_t panel_tasks(const Context& c, int64_t rows) const {
+        return (panels_ + panels_per_task(c, rows) - 1) / panels_per_task(c, rows);
+    }
     void prepare(const Step& s, Context& c, int64_t r) const {
         const int64_t k = x_.width;
         const float* x = row_of(s, x_, r);
@@ -108,13 +117,15 @@ class Linear : public Op {
             apply(norm_, *c.kernels, x, k, normed);
             x = normed;
         }
+        if (c.reads_bf16()) c.kernels->round_row(x, k, r, c.rounded.data());
         const int64_t first = block_index(r, 0, k / 32);
         if (reads_int8(c)) c.kernels->quantize_row_int8(x, k, c.q8.data() + first);
         if (reads_int16(c)) c.kernels->quantize_row(x, k, c.q16.data() + first);
     }
     void compute(const Step& s, const Context& c, int64_t task, int thread) const {
-        const int64_t k = x_.width, rows = s.rows_of(out_), per_task = panels_per_task(rows);
-        const int64_t row = task / panel_tasks(rows) * kRowsPerTask, panel_task = task % panel_tasks(rows);
+        const int64_t k = x_.width, rows = s.rows_of(out_), per_task = panels_per_task(c, rows);
+        const int64_t row = task / panel_tasks(c, rows) * rows_per_task(c, rows);
+        const int64_t panel_task = task % panel_tasks(c, rows);
         const bool normed = norm_.kind != Norm::none;
         LinearTask t{};
         t.in.x = normed ? c.normed.data() + row * k : row_of(s, x_, row);
@@ -122,7 +133,9 @@ class Linear : public Op {
         t.in.k = k;
         if (reads_int16(c)) t.in.q16 = c.q16.data() + block_index(row, 0, k / 32);
         if (reads_int8(c)) t.in.q8 = c.q8.data() + block_index(row, 0, k / 32);
-        t.rows = (int)std::min(kRowsPerTask, rows - row);
+        if (c.reads_bf16()) t.in.rounded = c.rounded.data();
+        t.rows = (int)std::min(rows_per_task(c, rows), rows - row);
+        const auto& kernels = c.reads_bf16() ? c.kernels->linear_bf16 : c.kernels->linear;
         t.out_stride = out_.stride;
         t.residual_stride = residual_ ? residual_->stride : 0;
         t.scratch = c.thread_scratch[(size_t)thread].data();
@@ -131,14 +144,15 @@ class Linear : public Op {
             const Matrix& m = *p.matrix;
             const int64_t from = std::max(panel_task * per_task, first_panel);
             const int64_t to = std::min((panel_task + 1) * per_task, first_panel + m.num_panels());
-            for (int64_t i = from; i < to; i++) {
+            for (int64_t i = from, next; i < to; i = next) {
+                next = std::min(i + panels_at_once(c), to);
                 const int64_t n = (i - first_panel) * kLanes;
                 t.panel = m.panel(i - first_panel);
-                t.cols = (int)std::min<int64_t>(kLanes, m.n - n);
+                t.cols = (int)std::min((next - i) * kLanes, m.n - n);
                 t.bias = p.bias.empty() ? nullptr : p.bias.data() + n;
                 t.out = s.at(out_) + row * out_.stride + first_out + n;
                 t.residual = residual_ ? row_of(s, *residual_, row) + first_out + n : nullptr;
-                (c.reads_int8(m.type) ? c.kernels->linear_int8 : c.kernels->linear)[(int)m.type](t);
+                (c.reads_int8(m.type) ? c.kernels->linear_int8 : kernels)[(int)m.type](t);
             }
             first_panel += m.num_panels();
             first_out += m.n;
@@ -352,8 +366,7 @@ std::unique_ptr<Op> make_copy(View x, View out) {
 
 int64_t linear_scratch(const std::vector<Part>& parts) {
     int64_t bytes = 0;
-    for (const Part& p : parts)
-        if (!is_float(p.matrix->type)) bytes = std::max(bytes, linear_scratch_bytes(p.matrix->k));
+    for (const Part& p : parts) bytes = std::max(bytes, linear_scratch_bytes(p.matrix->k));
     return bytes;
 }
 

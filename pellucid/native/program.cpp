@@ -5,12 +5,11 @@
 
 namespace pellucid {
 
-Program::Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind,
-                 bool int8_activations)
+Program::Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind, Rounding rounding)
     : isa_(isa), pool_(threads, cores) {
     context_.kernels = &kernels_of(isa);
     context_.kv_kind = kv_kind;
-    context_.int8_activations = int8_activations;
+    context_.rounding = rounding;
     context_.num_blocks = std::move(num_blocks);
     context_.thread_scratch.resize((size_t)threads);
 }

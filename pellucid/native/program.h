@@ -49,7 +49,7 @@ struct Step {
 struct Context {
     const Kernels* kernels;
     KvKind kv_kind;
-    bool int8_activations;            // for linears of the types that Kernels::linear_int8 has
+    Rounding rounding;                // to int8 only for types that Kernels::linear_int8 has, else to int16
     std::vector<int64_t> num_blocks;  // of each KV group
     struct Cache {
         int group, num_kv_heads;
@@ -62,6 +62,7 @@ struct Context {
     std::vector<float> normed;
     std::vector<Block16> q16;
     std::vector<Block8> q8;
+    Memory rounded;
     // cos and sin [T, rotary / 2] of each rope table.
     struct RopeTable {
         std::vector<float> inv_freq, cos, sin;
@@ -69,7 +70,8 @@ struct Context {
     };
     std::vector<RopeTable> ropes;
 
-    bool reads_int8(Type type) const { return int8_activations && kernels->linear_int8[(int)type]; }
+    bool reads_int8(Type type) const { return rounding == Rounding::int8 && kernels->linear_int8[(int)type]; }
+    bool reads_bf16() const { return rounding == Rounding::bfloat16; }
 };
 
 // An operator is one or more phases; a phase is a number of tasks that threads claim one by one, in any order.
@@ -85,7 +87,7 @@ class Op {
 
 class Program {
   public:
-    Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind, bool int8_activations);
+    Program(Isa isa, int threads, int cores, std::vector<int64_t> num_blocks, KvKind kv_kind, Rounding rounding);
 
     // A matrix whose weights `pack` brings, before the first run.
     int add_matrix(Type type, int64_t n, int64_t k);

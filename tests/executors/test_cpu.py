@@ -109,7 +109,7 @@ def test_hidden_states_agree_with_the_reference(graph: Graph, isa: str) -> None:
             {"kv_cache_dtype": "int3"},
             "kv_cache_dtype is 'int3', expected one of auto, float32, float16, bfloat16, q8_0",
         ),
-        ({"activations": "int4"}, "activations is 'int4', expected one of auto, int16, int8"),
+        ({"activations": "int4"}, "activations is 'int4', expected one of auto, int16, int8, bfloat16"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(settings: dict[str, object], message: str) -> None:

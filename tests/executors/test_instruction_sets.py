@@ -1,7 +1,7 @@
 """Instruction sets: which ones are found, and that the wide ones give the bits of AVX2.
 
-They are the same kernels on longer registers, with other ways to the same integers. To compare them takes a machine
-with more than AVX2, real or made by `make emulated-isas`; elsewhere these tests have no cases.
+They are the same kernels on longer registers, with other ways to the same integers; and tiles. To compare them takes a
+machine with more than AVX2, real or made by `make emulated-isas`; elsewhere these tests have no cases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_op_table import matrix, one_op, row_ops, rows_of, run
+from support.one_op import matrix, one_op, rows_of, run
+from test_op_table import row_ops
 
 from pellucid.executors.cpu import ACTIVATIONS, KV_KINDS, CpuExecutor, available_isas
 from pellucid.formats.quant import QuantType
@@ -22,6 +23,7 @@ FLAGS = {  # what Linux calls the features that each one needs
     "avx2": {"avx2", "fma", "f16c"},
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     "avx512vnni": {"avx512_vnni"},
+    "amx": {"amx_tile", "amx_bf16"},
 }
 WIDE = [isa for isa in available_isas() if isa not in ("portable", "avx2")]
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.blocks import F16_FIELDS, random_blocks
+from support.blocks import F16_FIELDS
+from support.one_op import assert_close, matrix, one_op, rows_of, run
 from support.steps import make_batch, new_sequences
 
 from pellucid.executors.cpu import CpuExecutor, available_isas
@@ -32,54 +33,6 @@ QUANTISED = tuple(t for t in QuantType if t not in FLOATS)
 ROW_COUNTS = (1, 2, 3, 4, 5, 9, 33)
 # Of the largest input: what rounding keys and values to 11, 8 and 7 bits does to scores and sums.
 KV_TOLERANCES = {"float32": 3e-6, "float16": 4e-3, "bfloat16": 3e-2, "q8_0": 3e-2}
-
-
-def rows_of(count: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
-
-
-def matrix(type: QuantType, outputs: int, inputs: int, seed: int = 0, name: str = "w") -> QTensor:
-    """A stored matrix of random bits with weights of magnitude around 1."""
-    blocks = random_blocks(type, outputs * inputs // type.block_size, seed)
-    if type in (QuantType.F16, QuantType.BF16):
-        values = np.random.default_rng(seed).standard_normal(outputs * inputs).astype(np.float32)
-        wide = values.astype(np.float16).view(np.uint16) if type is QuantType.F16 else values.view(np.uint32) >> 16
-        blocks = wide.astype("<u2").view(np.uint8)
-    if type is QuantType.MXFP4:
-        blocks[:, 0] = 120 + np.arange(len(blocks)) % 9
-    return QTensor(name, type, (outputs, inputs), blocks.reshape(-1))
-
-
-def one_op(x: np.ndarray, build: Callable[[GraphBuilder, Value], Value]) -> Graph:
-    """embed (the rows of `x`, token t being row t) → the operator, named "op" → a head that nobody looks at."""
-    g = GraphBuilder()
-    embedded = g.embed(from_array("x", x), name="x")
-    with g.layer(0):
-        value = build(g, embedded)
-    head = from_array("head", np.zeros((len(x), value.width), np.float32))
-    return tap(g.finish(g.linear(g.select(value), head, name="logits")), [value.name])
-
-
-def run(executor: CpuExecutor | ReferenceExecutor, graph: Graph, count: int, chunk: int | None = None) -> np.ndarray:
-    """The tapped value for `count` rows of one sequence, `chunk` rows a step."""
-    # The input is a weight, and may hold what no weight may.
-    program = executor.compile(graph, num_blocks=2 * (count // 16 + 1), require_finite=False)
-    [sequence] = new_sequences(program.info.kv_groups[0].num_blocks, [range(count)])
-    found = []
-    while (left := count - sequence.num_computed) > 0:
-        step = min(chunk or count, left)
-        result = program.run(make_batch([(sequence, step)], logit_rows=[0]))
-        sequence.num_computed += step
-        [tapped] = result.taps.values()
-        found.append(tapped)
-    return np.concatenate(found)
-
-
-def assert_close(found: np.ndarray, expected: np.ndarray, magnitude: np.ndarray | float, tolerance: float) -> None:
-    assert found.shape == expected.shape
-    assert np.isfinite(expected).all()
-    worst = np.max(np.abs(found - expected) / np.maximum(magnitude, 1e-30))
-    assert worst <= tolerance, f"relative error {worst:.2e}, allowed {tolerance:.2e}"
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -292,7 +292,7 @@ def test_get_executor() -> None:
         get_executor("gpu")
     with pytest.raises(ExecutorError, match="no setting threads, isa, kv_cache_dtype"):
         get_executor("reference", threads=2, isa="avx2", kv_cache_dtype="float16")
-    with pytest.raises(ExecutorError, match="no activations 'int16', expected auto or int8"):
+    with pytest.raises(ExecutorError, match="no activations 'int16', expected one of auto, int8, bfloat16"):
         get_executor("reference", activations="int16")
     with pytest.raises(ExecutorError, match="no dtype 'float16'"):
         ReferenceExecutor("float16")  # type: ignore[arg-type]

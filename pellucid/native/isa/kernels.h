@@ -38,26 +38,32 @@ static constexpr int64_t num_blocks(int64_t rows, int64_t k) {
 struct Activations {
     const float* x;  // [rows, x_stride]
     int64_t x_stride;
-    int64_t k;           // inputs; a multiple of 32 where blocks are used
-    const Block16* q16;  // num_blocks(rows, k), in the order of block_index
-    const Block8* q8;    // the same for kernels of `linear_int8`
+    int64_t k;               // inputs; a multiple of 32 where blocks are used
+    const Block16* q16;      // num_blocks(rows, k), in the order of block_index
+    const Block8* q8;        // the same for kernels of `linear_int8`
+    const uint8_t* rounded;  // for kernels of `linear_bf16`: what `round_row` made of the rows
 };
 
-struct LinearTask {  // one panel of up to 16 outputs, for all rows
+struct LinearTask {  // one panel of up to 16 outputs (or `bf16_panels` of them), for all rows
     const uint8_t* panel;
     Activations in;
     int rows;
     float* out;  // [rows, out_stride]
     int64_t out_stride;
-    int cols;               // outputs of this panel, 1…16
-    const float* bias;      // [16] or null
+    int cols;               // outputs, 1…16 a panel
+    const float* bias;      // [16] a panel, or null
     const float* residual;  // [rows, residual_stride] or null
     int64_t residual_stride;
     uint8_t* scratch;  // linear_scratch_bytes(k)
 };
 
-// A panel expanded to int16 codes and float scales, for use by many rows.
-static constexpr int64_t linear_scratch_bytes(int64_t k) { return (k / 32 + 1) * (1024 + 4 * 64); }
+// A panel expanded to int16 codes and float scales, for use by many rows; or, on matrix tiles, parts of two panels as
+// bfloat16 and their sums for kTiledRows rows, which an expansion serves.
+constexpr int kTiledRows = 1024;
+static constexpr int64_t linear_scratch_bytes(int64_t k) {
+    const int64_t expanded = (k / 32 + 1) * (1024 + 4 * 64), tiled = 2 * 16384 + kTiledRows * 2 * 64;
+    return expanded > tiled ? expanded : tiled;
+}
 
 constexpr int kKeyChunk = 64;    // keys summed at once; chunks start at absolute multiples of it
 constexpr int kKeyPart = 512;    // keys between two merges of softmax states; parts start at absolute multiples of it
@@ -84,6 +90,14 @@ struct AttendTask {  // consecutive rows of one sequence, for the query heads th
     float* partial;
     int64_t part, part_stride;
 };
+
+// What inputs of linears are rounded to: decisions 1, 8 and 9.
+enum class Rounding : int { int16 = 0, int8 = 1, bfloat16 = 2 };
+constexpr int kNumRoundings = 3;
+// Room for rows rounded to bfloat16, however a kernel lays them out.
+static constexpr int64_t rounded_bytes(int64_t rows, int64_t k) {
+    return (rows + 15) / 16 * 16 * ((k + 31) / 32 * 32) * 4;
+}
 
 // What cached keys and values are stored as; the numbers index Kernels::store_kv and attend.
 enum class KvKind : int { float32 = 0, float16 = 1, bfloat16 = 2, q8_0 = 3 };
@@ -112,11 +126,14 @@ struct Kernels {
     const char* name;
     void (*linear[kNumTypes])(const LinearTask&);
     void (*linear_int8[kNumTypes])(const LinearTask&);  // null for a type that has none
+    void (*linear_bf16[kNumTypes])(const LinearTask&);
+    int bf16_panels;  // that those take at once, side by side
     // One output row of a packed matrix in float32, times `scale`.
     void (*weight_row[kNumTypes])(const uint8_t* panel, int64_t k, int lane, float scale, float* out);
     // A row's blocks; `out` is its first, those after it are kBlockRows apart.
     void (*quantize_row)(const float* x, int64_t k, Block16* out);
     void (*quantize_row_int8)(const float* x, int64_t k, Block8* out);
+    void (*round_row)(const float* x, int64_t k, int64_t row, uint8_t* rounded);
     void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* out);
     // cos and sin are [rotary / 2] of one position.
@@ -137,11 +154,12 @@ struct Kernels {
     int chains;
 };
 
-enum class Isa { portable, avx2, avx512, avx512vnni };
-constexpr int kNumIsas = 4;
+enum class Isa { portable, avx2, avx512, avx512vnni, amx };
+constexpr int kNumIsas = 5;
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
 const Kernels& avx512vnni_kernels();
+const Kernels& amx_kernels();
 
 }  // namespace pellucid

@@ -81,6 +81,14 @@ template <int N>
 PELLUCID_INLINE vi sll32(vi a) {
     return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)};
 }
+template <int N>
+PELLUCID_INLINE vi srl32(vi a) {
+    return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
+}
+template <int N>
+PELLUCID_INLINE vi sra32(vi a) {
+    return {_mm256_srai_epi32(a.lo, N), _mm256_srai_epi32(a.hi, N)};
+}
 // acc + a0*b0 + a1*b1 in each 32-bit lane; exact.
 PELLUCID_INLINE vi dot2(vi acc, vi a, vi b) {
     vi r = {_mm256_add_epi32(acc.lo, _mm256_madd_epi16(a.lo, b.lo)),
@@ -116,6 +124,7 @@ PELLUCID_INLINE vi to_int(vf a) {
     return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)};
 }  // nearest, ties to even
 PELLUCID_INLINE vf as_float(vi a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
+PELLUCID_INLINE vi as_int(vf a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
 PELLUCID_INLINE void store_i16(int16_t* p, vi a) {  // values must fit
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
     _mm256_storeu_si256((__m256i*)p, packed);

@@ -68,6 +68,14 @@ template <int N>
 PELLUCID_INLINE vi sll32(vi a) {
     return {_mm512_slli_epi32(a.v, N)};
 }
+template <int N>
+PELLUCID_INLINE vi srl32(vi a) {
+    return {_mm512_srli_epi32(a.v, N)};
+}
+template <int N>
+PELLUCID_INLINE vi sra32(vi a) {
+    return {_mm512_srai_epi32(a.v, N)};
+}
 // acc + a0*b0 + a1*b1 in each 32-bit lane; exact, so VNNI and the pair of instructions give the same bits.
 PELLUCID_INLINE vi dot2(vi acc, vi a, vi b) {
 #ifdef __AVX512VNNI__
@@ -105,6 +113,7 @@ PELLUCID_INLINE vi lookup(const int8_t* table, vi index) {
 PELLUCID_INLINE vf to_float(vi a) { return {_mm512_cvtepi32_ps(a.v)}; }
 PELLUCID_INLINE vi to_int(vf a) { return {_mm512_cvtps_epi32(a.v)}; }  // nearest, ties to even
 PELLUCID_INLINE vf as_float(vi a) { return {_mm512_castsi512_ps(a.v)}; }
+PELLUCID_INLINE vi as_int(vf a) { return {_mm512_castps_si512(a.v)}; }
 PELLUCID_INLINE void store_i16(int16_t* p, vi a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtsepi32_epi16(a.v)); }
 PELLUCID_INLINE vi load_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))}; }
 PELLUCID_INLINE vi load_i8(const uint8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))}; }

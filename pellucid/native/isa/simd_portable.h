@@ -19,6 +19,7 @@ constexpr int kAttendRows = 3;  // queries of one attention tile
 
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
+typedef uint32_t w4 __attribute__((vector_size(16)));
 typedef int16_t h8 __attribute__((vector_size(16)));
 typedef uint16_t u8 __attribute__((vector_size(16)));
 
@@ -128,6 +129,18 @@ PELLUCID_INLINE vi sll32(vi a) {
     PELLUCID_QUARTERS(vi, E);
 }
 #undef E
+#define E(i) (i4)((w4)a.v[i] >> N)
+template <int N>
+PELLUCID_INLINE vi srl32(vi a) {
+    PELLUCID_QUARTERS(vi, E);
+}
+#undef E
+#define E(i) a.v[i] >> N
+template <int N>
+PELLUCID_INLINE vi sra32(vi a) {
+    PELLUCID_QUARTERS(vi, E);
+}
+#undef E
 // acc + a0*b0 + a1*b1 in each 32-bit lane; exact.
 #if defined(__SSE2__)
 #define E(i) acc.v[i] + (i4)_mm_madd_epi16((__m128i)a.v[i], (__m128i)b.v[i])
@@ -163,6 +176,9 @@ PELLUCID_INLINE vi to_int(vf a) { PELLUCID_QUARTERS(vi, E); }
 #undef E
 #define E(i) (f4) a.v[i]
 PELLUCID_INLINE vf as_float(vi a) { PELLUCID_QUARTERS(vf, E); }
+#undef E
+#define E(i) (i4) a.v[i]
+PELLUCID_INLINE vi as_int(vf a) { PELLUCID_QUARTERS(vi, E); }
 #undef E
 PELLUCID_INLINE void store_i16(int16_t* p, vi a) {  // values must fit
     int32_t t[16];

@@ -9,6 +9,8 @@
 #include "isa/codecs.h"
 #include "isa/linear.h"
 #include "isa/linear_int8.h"
+#include "isa/flush.h"
+#include "isa/linear_bf16.h"
 #include "isa/kv_cache.h"
 #include "isa/attention.h"
 #include "isa/rows.h"
@@ -17,16 +19,27 @@
 
 namespace PELLUCID_ISA {
 
+template <Type... T>
+struct Types {};
+using StoredTypes =
+    Types<Type::F32, Type::F16, Type::BF16, Type::Q4_0, Type::Q4_1, Type::Q5_0, Type::Q5_1, Type::Q8_0, Type::Q2_K,
+          Type::Q3_K, Type::Q4_K, Type::Q5_K, Type::Q6_K, Type::IQ4_NL, Type::IQ4_XS, Type::MXFP4>;
+
 template <Type T>
-constexpr void add_quantized(pellucid::Kernels& k) {
-    k.linear[(int)T] = linear_quantized<Codec<T>>;
-    if constexpr (requires { Codec<T>::largest; }) k.linear_int8[(int)T] = linear_int8<Codec<T>>;
-    k.weight_row[(int)T] = weight_row_quantized<Codec<T>>;
+constexpr void add_type(pellucid::Kernels& k) {
+    if constexpr (pellucid::is_float(T)) {
+        k.linear[(int)T] = linear_float<T>;
+        k.weight_row[(int)T] = weight_row_float<T>;
+    } else {
+        k.linear[(int)T] = linear_quantized<Codec<T>>;
+        if constexpr (requires { Codec<T>::largest; }) k.linear_int8[(int)T] = linear_int8<Codec<T>>;
+        k.weight_row[(int)T] = weight_row_quantized<Codec<T>>;
+    }
+    k.linear_bf16[(int)T] = linear_bf16<T>;
 }
-template <Type T>
-constexpr void add_float(pellucid::Kernels& k) {
-    k.linear[(int)T] = linear_float<T>;
-    k.weight_row[(int)T] = weight_row_float<T>;
+template <Type... T>
+constexpr void add_types(pellucid::Kernels& k, Types<T...>) {
+    (add_type<T>(k), ...);
 }
 
 template <class KV>
@@ -38,16 +51,11 @@ constexpr void add_kv(pellucid::Kernels& k) {
 constexpr pellucid::Kernels make_table(const char* name) {
     pellucid::Kernels k{};
     k.name = name;
-    add_float<Type::F32>(k), add_float<Type::F16>(k), add_float<Type::BF16>(k);
-    add_quantized<Type::Q4_0>(k), add_quantized<Type::Q4_1>(k), add_quantized<Type::Q5_0>(k),
-        add_quantized<Type::Q5_1>(k);
-    add_quantized<Type::Q8_0>(k), add_quantized<Type::Q2_K>(k), add_quantized<Type::Q3_K>(k),
-        add_quantized<Type::Q4_K>(k);
-    add_quantized<Type::Q5_K>(k), add_quantized<Type::Q6_K>(k), add_quantized<Type::IQ4_NL>(k),
-        add_quantized<Type::IQ4_XS>(k);
-    add_quantized<Type::MXFP4>(k);
+    add_types(k, StoredTypes());
     k.quantize_row = quantize_row;
     k.quantize_row_int8 = quantize_row_int8;
+    k.round_row = round_row;
+    k.bf16_panels = 1;
     k.rms_norm = rms_norm;
     k.layer_norm = layer_norm;
     k.rope = rope;
