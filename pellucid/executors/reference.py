@@ -73,7 +73,8 @@ def round_to_bfloat16(x: Array) -> Array:
     """Each number as the nearest of eight bits, ties to even; those below 2⁻¹²⁶ are zero."""
     bits = x.astype(np.float32).view(np.uint32)
     nearest = ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
-    rounded = np.where(np.isfinite(x) & (np.abs(x) >= 2.0**-126), nearest, x * 0)
+    with np.errstate(invalid="ignore"):  # x * 0 keeps what is not finite
+        rounded = np.where(np.isfinite(x) & (np.abs(x) >= 2.0**-126), nearest, x * 0)
     return rounded.astype(x.dtype)
 
 

@@ -122,7 +122,7 @@ def test_everything_fused(isa: str) -> None:
         np.testing.assert_array_equal(run(executor(isa), graph, 21, chunk), found)
     size = np.abs(expected).max(axis=1, keepdims=True)
     assert np.mean(np.abs(found - expected) / size) < 1e-5  # a norm's last bit may round an activation the other way
-    assert np.mean(np.abs(found - plain) / size) > 1e-4
+    assert np.mean(np.abs(found - plain) / size) > 5e-5  # what the profile itself changes
 
 
 def test_rounding() -> None:

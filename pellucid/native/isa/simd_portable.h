@@ -193,11 +193,15 @@ PELLUCID_INLINE vi widen(const T* p) {
 }
 PELLUCID_INLINE vi load_u8(const uint8_t* p) { return widen(p); }
 PELLUCID_INLINE vi load_i8(const uint8_t* p) { return widen((const int8_t*)p); }
-// IEEE half to single: shift the bits into place and rescale by 2^112; subnormals come out right because the product is
-// exact. An exponent of all ones (Inf, NaN) is set by hand.
-#define E(i)                                                           \
-    (f4)((i4)((f4)((h.v[i] & 0x7fff) << 13) * 5.192296858534828e33f) | \
-         (i4)(((h.v[i] & 0x7c00) == 0x7c00) & 0x7f800000) | (h.v[i] & 0x8000) << 16)
+// IEEE half to single: the bits in place and the exponent raised by 112, twice for Inf and NaN. Subnormals are
+// multiplied out from integers: as float32 bits they would be denormal, which counts as zero under FlushDenormals.
+#define E(i) half_to_single(h.v[i])
+PELLUCID_INLINE f4 half_to_single(i4 h) {
+    const i4 size = h & 0x7fff;
+    const i4 subnormal = (i4)(__builtin_convertvector(size, f4) * 0x1p-24f);
+    const i4 normal = (size << 13) + 0x38000000 + ((size >= 0x7c00) & 0x38000000);
+    return (f4)(((size < 0x400) & subnormal) | ((size >= 0x400) & normal) | (h & 0x8000) << 16);
+}
 PELLUCID_INLINE vf load_f16(const void* p) {
     const vi h = widen((const uint16_t*)p);
     PELLUCID_QUARTERS(vf, E);
