@@ -19,7 +19,7 @@ RESULTS = Path(__file__).with_name("results")
 def save(result: dict[str, Any], path: Path | None = None) -> Path:
     """Write a result to `path`, or where its date and commit say."""
     if path is None:
-        kind = ("-peers" if result["peer"] else "") + profile(result["activations"])
+        kind = ("-peers" if result["peer"] else "") + profile(result["activations"].split(",")[0])
         path = RESULTS / f"{result['date']}-{result['commit'].rstrip('+')}{kind}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

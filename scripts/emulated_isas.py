@@ -24,6 +24,7 @@ FEATURES = {  # beside those of Skylake-X, to make this instruction set the best
 TESTS = [
     "tests/executors/test_instruction_sets.py",
     "tests/executors/test_op_table.py",
+    "tests/executors/test_bfloat16_profile.py",
     "tests/test_invariance.py::test_types_of_kv_cache",
 ]
 LONG = (  # here, and without telling much more about instructions

@@ -89,7 +89,9 @@ def test_denormal_numbers_are_zero(isa: str) -> None:
         assert not found[:32].any()
         assert np.array_equal(found == 0, np.abs(found) < TINY)
         assert (found[32:] != 0).mean() > 0.3
-        if isa != "portable":  # which rounds products that are too small
+        if isa == "amx":  # emulated tiles flush some that round up to the smallest normal number: decision 9
+            np.testing.assert_allclose(found, tile_product(x, w), rtol=0, atol=4 * TINY)
+        elif isa != "portable":  # which rounds products that are too small
             np.testing.assert_array_equal(found, tile_product(x, w))
 
 
