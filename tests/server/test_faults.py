@@ -276,7 +276,13 @@ def test_a_signal_while_the_engine_is_started_again(
 def test_a_signal_while_it_starts(path: Path, number: int, soak: bool, tmp_path: Path, figures: dict[str, Any]) -> None:
     for delay in [0.05, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5] if soak else [0.4]:
         with (tmp_path / "log").open("w+b") as log:
-            process = subprocess.Popen(FaultyServer(path).arguments, stdout=log, stderr=log)
+            # A test run in a shell's background ignores SIGINT, and so would its children.
+            process = subprocess.Popen(
+                FaultyServer(path).arguments,
+                stdout=log,
+                stderr=log,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
             try:
                 time.sleep(delay)
                 engines = children_of(process.pid)
