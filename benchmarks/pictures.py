@@ -12,7 +12,7 @@ from rounds import CONTEXTS, PREFILL, STREAMS, Model, engines, median, workloads
 
 from pellucid.tools.bench_profile import PARTS
 from pellucid.tools.bench_report import title
-from pellucid.tools.svg import AFTER, BEFORE, INK, OTHER
+from pellucid.tools.svg import AFTER, BEFORE, INK, OTHER, number
 
 COLOURS = {"pellucid": AFTER, "pellucid int8": "#2f7d5b", "llama.cpp": OTHER}
 PART_COLOURS = (AFTER, "#8fb8de", "#2f7d5b", OTHER, "#e3b505", BEFORE)
@@ -68,4 +68,4 @@ def _over(model: Model, key: str, numbers: tuple[int, ...]) -> list[Line]:
 
 def _steps(model: Model) -> list[tuple[str, dict[str, float], str]]:
     found: dict[str, dict[str, float]] = model["profile"]["pellucid"]
-    return [(title(key), shares, f"{shares['step'] * 1e3:,.3g} ms") for key, shares in found.items()]
+    return [(title(key), shares, f"{number(shares['step'] * 1e3)} ms") for key, shares in found.items()]

@@ -88,5 +88,5 @@ def _round_up(value: float) -> float:
 
 
 def number(value: float) -> str:
-    """For an axis: whole from 100 up, else three digits."""
+    """For axes and labels: whole from 100 up, else three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

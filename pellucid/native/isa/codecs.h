@@ -23,7 +23,7 @@ PELLUCID_INLINE vi shift(vi a) {
 }
 PELLUCID_INLINE vi mask16(vi a, int m) { return iand(a, iset(m | m << 16)); }
 
-// Where step P lies in its word, in fields of `Bits` bits: steps P and P + 2 are a byte apart (pack.cpp).
+// Where step P lies in its word, in fields of `Bits` bits: steps P and P + 2 are a byte apart (pack_code.h).
 template <int Bits, int P>
 constexpr int place = P % 4 / 2 * (8 / Bits) + P % (16 / Bits) / 4 * 2 + P % 2;
 
