@@ -84,27 +84,25 @@ void Program::run(Step& step) {
     }
     if (!matrices_.empty() && !weights_.data()) throw std::logic_error("no matrix has been packed");
     for (const auto& op : ops_) op->reserve(step, context_);
-    const auto num_phases = (size_t)this->num_phases();
-    if (phases_.size() != num_phases) phases_ = std::vector<Phase>(num_phases);
-    for (Phase& phase : phases_) phase.claimed = phase.done = 0;
+    for (auto i = (int)phases_.size(); i < num_phases(); i++) phases_.emplace_back(pool_.size());
+    for (Phase& phase : phases_) phase.claims.reset(), phase.done = 0;
 
     // Tasks are claimed, not dealt out: which thread computes a task changes no bit.
     using Clock = std::chrono::steady_clock;
     pool_.run([&](int thread) {
         const bool timed = thread == 0 && !profile_.empty();
         Clock::time_point before = timed ? Clock::now() : Clock::time_point{};
-        Phase* at = phases_.data();
+        auto at = phases_.begin();
         for (const auto& op : ops_)
             for (int phase = 0; phase < op->num_phases(); phase++, at++) {
                 const long tasks = (long)op->num_tasks(step, context_, phase);
-                long mine = 0;
-                for (long task; (task = at->claimed.fetch_add(1, std::memory_order_relaxed)) < tasks; mine++)
-                    op->run(step, context_, phase, task, thread);
+                const long mine = at->claims.each(
+                    tasks, thread, [&](long task) { op->run(step, context_, phase, task, thread); });
                 if (mine > 0) at->done.fetch_add(mine, std::memory_order_release);
                 pool_.wait_for(at->done, tasks);
                 if (!timed) continue;
                 const Clock::time_point now = Clock::now();
-                profile_[(size_t)(at - phases_.data())] += std::chrono::duration<double>(now - before).count();
+                profile_[(size_t)(at - phases_.begin())] += std::chrono::duration<double>(now - before).count();
                 before = now;
             }
     });

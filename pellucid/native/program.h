@@ -4,9 +4,11 @@
 // isa/.
 #pragma once
 #include <array>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
+#include "claims.h"
 #include "isa/kernels.h"
 #include "pack.h"
 #include "threads.h"
@@ -130,9 +132,11 @@ class Program {
     std::array<int64_t, kNumArenas> columns_{};
     std::array<std::vector<float>, kNumArenas> arena_;
     struct Phase {
-        std::atomic<long> claimed{0}, done{0};  // tasks
+        explicit Phase(int threads) : claims(threads) {}
+        Claims claims;
+        std::atomic<long> done{0};  // tasks
     };
-    std::vector<Phase> phases_;
+    std::deque<Phase> phases_;
     std::vector<double> profile_;
 };
 
