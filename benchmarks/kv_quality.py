@@ -47,7 +47,7 @@ next token, and how often the most likely token is the same. All of it on {cpu},
 
 {tables}
 
-Activations of quantised weights keep 15 bits ([decision 1](decisions/0001-numerics-of-linear-layers.md)), but for
+Activations of quantised weights keep 14 bits ([decision 1](decisions/0001-numerics-of-linear-layers.md)), but for
 `activations="int8"` ([decision 8](decisions/0008-int8-activations.md)) and `"bfloat16"`, which rounds weights too
 ([decision 9](decisions/0009-bfloat16-profile.md)); that share of the divergence is in every row, and is all there is
 with float32 keys and values. `q8_0` stores eight bits, with a float32 scale for each 32 numbers of a head; like

@@ -96,8 +96,8 @@ void Program::run(Step& step) {
         for (const auto& op : ops_)
             for (int phase = 0; phase < op->num_phases(); phase++, at++) {
                 const long tasks = (long)op->num_tasks(step, context_, phase);
-                const long mine = at->claims.each(
-                    tasks, thread, [&](long task) { op->run(step, context_, phase, task, thread); });
+                const long mine =
+                    at->claims.each(tasks, thread, [&](long task) { op->run(step, context_, phase, task, thread); });
                 if (mine > 0) at->done.fetch_add(mine, std::memory_order_release);
                 pool_.wait_for(at->done, tasks);
                 if (!timed) continue;

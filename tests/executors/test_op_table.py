@@ -3,8 +3,8 @@
 Each case is a graph of one operator over given rows; the operator's value is tapped. Tolerances:
 
 - float weights and everything else in float32: 2e-6 of the sum of magnitudes (rounding, other orders of summation);
-- quantised weights: activations keep 15 bits within a block of 32, an error of at most 2^-16 of the block's largest
-  value each, so 2^-15 · Σ|w||x|max covers it with room for rounding;
+- quantised weights: activations keep 14 bits within a block of 32, an error of at most 2^-15 of the block's largest
+  value each, so 2^-15 · Σ|w||x|max is the most there can be;
 - the profile with int8 activations: the reference rounds them alike, so that float32 rounding is all that is left.
 """
 
@@ -54,6 +54,26 @@ def test_linear(isa: str, type: QuantType, outputs: int) -> None:
         assert_close(found, expected, magnitude, tolerance)
         for count in ROW_COUNTS:  # a row's bits do not depend on its company
             np.testing.assert_array_equal(run(CpuExecutor(threads=1, isa=isa), graph, len(x), chunk=count), found)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", [t for t in QUANTISED if t.block_size == 256], ids=lambda t: t.name)
+def test_sums_of_super_blocks_do_not_overflow(isa: str, type: QuantType) -> None:
+    """The largest codes times the largest factors of either sign, and inputs as large as rounded ones can be."""
+    for bits in (0x00, 0x80, 0xFF):
+        blocks = np.full((40, type.block_nbytes), bits, np.uint8)
+        if type is QuantType.Q6_K:  # its factors are bytes: -128 with codes of -32 is the largest weight of all types
+            blocks[:, 192:208] = 0x80
+        for at in F16_FIELDS[type]:
+            blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
+        w = QTensor("w", type, (20, 512), blocks.reshape(-1))
+        for sign in (1, -1):
+            x = np.full((33, 512), sign, np.float32)
+            graph = one_op(x, lambda g, v, w=w: g.linear(v, w))
+            expected = run(ReferenceExecutor("float64"), graph, len(x))
+            for count in (1, 33):  # a panel read as packed, and expanded
+                found = run(CpuExecutor(threads=1, isa=isa), graph, len(x), chunk=count)
+                assert_close(found, expected, np.abs(w.dequantize()).sum(axis=1), 1e-6)
 
 
 @pytest.mark.parametrize("isa", ISAS)

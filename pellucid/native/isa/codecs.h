@@ -3,8 +3,9 @@
 // A codec has: `code<P>(codes)`, step P (inputs 2P and 2P+1) of one group; `parts`, the number of scales in a group (1
 // or 2); `offset`, subtracted from every code; `has_min`, whether a constant is added to every weight of a part; and a
 // reader of scales: `begin(header)`, then `scale(scales, part)` and `min(scales, part)`. A weight is scale * (code -
-// offset) + min. `one_field` tells that a code is read with a shift and a mask alone. Where codes are unsigned, also
-// `largest`, the largest of them, and `quad_codes<S>(codes)`, step S of four inputs as bytes.
+// offset) + min. In super-blocks a scale is `d` times the integer `factor(scales, part)`. `one_field` tells that a code
+// is read with a shift and a mask alone. Where codes are unsigned, also `largest`, the largest of them, and
+// `quad_codes<S>(codes)`, step S of four inputs as bytes.
 #pragma once
 
 namespace PELLUCID_ISA {
@@ -115,7 +116,8 @@ struct SuperAffine : Base<T, C, 1, 0, true> {
         d = load_f16(h);
         dmin = sub(set(0.0f), load_f16(h + 32));
     }
-    PELLUCID_INLINE_MEMBER vf scale(const uint8_t* s, int) const { return mul(d, to_float(load_u8(s))); }
+    PELLUCID_INLINE_MEMBER vi factor(const uint8_t* s, int) const { return load_u8(s); }
+    PELLUCID_INLINE_MEMBER vf scale(const uint8_t* s, int part) const { return mul(d, to_float(factor(s, part))); }
     PELLUCID_INLINE_MEMBER vf min(const uint8_t* s, int) const { return mul(dmin, to_float(load_u8(s + 16))); }
 };
 // Super-blocks of 256 with signed scales for each 16 (two parts) or 32 (one): Q3_K, Q6_K, IQ4_XS.
@@ -123,9 +125,8 @@ template <Type T, class C, int Parts, int Offset>
 struct SuperSigned : Base<T, C, Parts, Offset, false> {
     vf d;
     PELLUCID_INLINE_MEMBER void begin(const uint8_t* h) { d = load_f16(h); }
-    PELLUCID_INLINE_MEMBER vf scale(const uint8_t* s, int part) const {
-        return mul(d, to_float(load_i8(s + 16 * part)));
-    }
+    PELLUCID_INLINE_MEMBER vi factor(const uint8_t* s, int part) const { return load_i8(s + 16 * part); }
+    PELLUCID_INLINE_MEMBER vf scale(const uint8_t* s, int part) const { return mul(d, to_float(factor(s, part))); }
 };
 
 template <Type T>
@@ -167,9 +168,8 @@ struct Codec<Type::Q2_K> : Base<Type::Q2_K, Planes<2, 0>, 2, 0, true> {
         d = load_f16(h);
         dmin = sub(set(0.0f), load_f16(h + 32));
     }
-    PELLUCID_INLINE_MEMBER vf scale(const uint8_t* s, int part) const {
-        return mul(d, to_float(mask16(load_u8(s + 16 * part), 0x0f)));
-    }
+    PELLUCID_INLINE_MEMBER vi factor(const uint8_t* s, int part) const { return mask16(load_u8(s + 16 * part), 0x0f); }
+    PELLUCID_INLINE_MEMBER vf scale(const uint8_t* s, int part) const { return mul(d, to_float(factor(s, part))); }
     PELLUCID_INLINE_MEMBER vf min(const uint8_t* s, int part) const {
         return mul(dmin, to_float(srl16<4>(load_u8(s + 16 * part))));
     }

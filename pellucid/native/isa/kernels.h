@@ -9,7 +9,9 @@
 
 namespace pellucid {
 
-// Thirty-two inputs of a row as integers, x ≈ q * scale, with |q| ≤ 32767: an input keeps 15 bits within its block.
+// Thirty-two inputs of a row as integers, x ≈ q * scale: an input keeps 14 bits within its block. Twice as many would
+// overflow sums of weights with super-blocks (linear_super.h).
+constexpr int kLargestInput = 16383;  // |q|
 struct Block16 {
     float scale;
     float total;      // scale times the sum of q

@@ -1,9 +1,9 @@
 // Linear layers: out = x Wᵀ (+ bias) (+ residual) for one panel of 16 outputs and any number of rows.
 //
-// Quantised weights meet activations of 15 bits and a sign: codes and activations are int16, multiplied in pairs and
-// summed in int32 over a block of 32 (or 16) inputs, exactly; then one float multiply-add a block, in input order. An
-// integer sum has no order, so a kernel for one row and one for eight give the same bits, and a panel may be expanded
-// first or not.
+// Quantised weights meet activations of 14 bits and a sign: codes and activations are int16, multiplied in pairs and
+// summed in int32 over a block of 32 inputs, exactly; then one float multiply-add a block, in input order. An integer
+// sum has no order, so a kernel for one row and one for eight give the same bits, and a panel may be expanded first or
+// not.
 //
 // Ladder (AVX2 on a Zen 3 core, SmolLM2 Q4_1; prefill of 512 tokens, tokens per second of CPU time of one thread):
 //   lanes are outputs, codes as pairs of int16, a tile of 4 rows, panel expanded once for more rows      220
@@ -82,11 +82,11 @@ struct Packed {
 };
 
 // … or the scratch it was expanded to, with the offset already subtracted.
-template <int Parts, bool Min>
+template <bool Min>
 struct Expanded {
-    static constexpr int parts = Parts, offset = 0;
+    static constexpr int offset = 0;
     static constexpr bool has_min = Min;
-    static constexpr int bytes = 1024 + Parts * (Min ? 128 : 64);
+    static constexpr int bytes = 1024 + (Min ? 128 : 64);
     const uint8_t* at;
     PELLUCID_INLINE_MEMBER explicit Expanded(const uint8_t* scratch) : at(scratch) {}
     PELLUCID_INLINE_MEMBER void begin() {}
@@ -94,8 +94,8 @@ struct Expanded {
     PELLUCID_INLINE_MEMBER vi code() const {
         return iload(at + 64 * P);
     }
-    PELLUCID_INLINE_MEMBER vf scale(int part) const { return load((const float*)(at + 1024 + 64 * part)); }
-    PELLUCID_INLINE_MEMBER vf min(int part) const { return load((const float*)(at + 1024 + 64 * (Parts + part))); }
+    PELLUCID_INLINE_MEMBER vf scale(int) const { return load((const float*)(at + 1024)); }
+    PELLUCID_INLINE_MEMBER vf min(int) const { return load((const float*)(at + 1024 + 64)); }
     PELLUCID_INLINE_MEMBER void end() { at += bytes; }
 };
 
@@ -107,12 +107,10 @@ PELLUCID_INLINE void expand(const uint8_t* panel, int64_t k, uint8_t* scratch) {
         unroll<0, 16>([&]<int P>() PELLUCID_INLINED {
             istore(scratch + 64 * P, isub16(in.template code<P>(), mask16(iset(-1), C::offset)));
         });
-        for (int part = 0; part < C::parts; part++) {
-            store((float*)(scratch + 1024 + 64 * part), in.scale(part));
-            if constexpr (C::has_min) store((float*)(scratch + 1024 + 64 * (C::parts + part)), in.min(part));
-        }
+        store((float*)(scratch + 1024), in.scale(0));
+        if constexpr (C::has_min) store((float*)(scratch + 1024 + 64), in.min(0));
         in.end();
-        scratch += Expanded<C::parts, C::has_min>::bytes;
+        scratch += Expanded<C::has_min>::bytes;
     }
 }
 
@@ -137,34 +135,24 @@ PELLUCID_INLINE void tile(S in, const Activations& a, int row, vf (&acc)[M]) {
     for (int m = 0; m < M; m++) acc[m] = set(0.0f);
     for (int64_t g = 0; g < groups; g++, block += kBlockRows) {
         in.begin();
-        unroll<0, S::parts>([&]<int Part>() PELLUCID_INLINED {
-            constexpr int steps = 16 / S::parts;
-            int32_t sum[M];
-            if constexpr (S::offset != 0 || (S::has_min && S::parts == 2)) PELLUCID_UNROLL
-            for (int m = 0; m < M; m++) {
-                const int32_t* sums = row_block(block, m, groups).sums;
-                sum[m] = S::parts == 2 ? sums[Part] : sums[0] + sums[1];
-            }
-            vi total[M];
+        vi total[M];
+        PELLUCID_UNROLL
+        for (int m = 0; m < M; m++) {
+            const int32_t* sums = row_block(block, m, groups).sums;
+            total[m] = S::offset == 0 ? iset(0) : iset(-S::offset * (sums[0] + sums[1]));
+        }
+        unroll<0, 16>([&]<int P>() PELLUCID_INLINED {
+            const vi w = in.template code<P>();
             PELLUCID_UNROLL
-            for (int m = 0; m < M; m++) total[m] = S::offset != 0 ? iset(-S::offset * sum[m]) : iset(0);
-            unroll<0, steps>([&]<int I>() PELLUCID_INLINED {
-                constexpr int P = Part * steps + I;
-                const vi w = in.template code<P>();
-                PELLUCID_UNROLL
-                for (int m = 0; m < M; m++) total[m] = dot2(total[m], w, pair(row_block(block, m, groups).q + 2 * P));
-            });
-            const vf ws = in.scale(Part);
-            PELLUCID_UNROLL
-            for (int m = 0; m < M; m++) {
-                const Block16& x = row_block(block, m, groups);
-                acc[m] = fma(to_float(total[m]), mul(ws, set(x.scale)), acc[m]);
-                if constexpr (S::has_min && S::parts == 2)
-                    acc[m] = fma(in.min(Part), set(x.scale * (float)sum[m]), acc[m]);
-                else if constexpr (S::has_min)
-                    acc[m] = fma(in.min(Part), set(x.total), acc[m]);
-            }
+            for (int m = 0; m < M; m++) total[m] = dot2(total[m], w, pair(row_block(block, m, groups).q + 2 * P));
         });
+        const vf ws = in.scale(0);
+        PELLUCID_UNROLL
+        for (int m = 0; m < M; m++) {
+            const Block16& x = row_block(block, m, groups);
+            acc[m] = fma(to_float(total[m]), mul(ws, set(x.scale)), acc[m]);
+            if constexpr (S::has_min) acc[m] = fma(in.min(0), set(x.total), acc[m]);
+        }
         in.end();
     }
 }
@@ -206,7 +194,7 @@ void linear_quantized(const LinearTask& t) {
         return;
     }
     expand<C>(t.panel, t.in.k, t.scratch);
-    using Source = Expanded<C::parts, C::has_min>;
+    using Source = Expanded<C::has_min>;
     in_tiles<kMaxRows>(
         t, 0, [&]<int M>(int row, vf(&acc)[M]) PELLUCID_INLINED { tile<M>(Source(t.scratch), t.in, row, acc); });
 }
@@ -286,7 +274,7 @@ PELLUCID_INLINE float quantize_block(const float* x, float most, int16_t* q) {
 
 static void quantize_row(const float* x, int64_t k, Block16* out) {
     for (int64_t g = 0; g < k / 32; g++, x += 32, out += kBlockRows) {
-        out->scale = quantize_block(x, 32767.0f, out->q);
+        out->scale = quantize_block(x, (float)pellucid::kLargestInput, out->q);
         for (int h = 0; h < 2; h++) {
             int32_t sum = 0;
             for (int i = 0; i < 16; i++) sum += out->q[16 * h + i];

@@ -49,6 +49,8 @@ PELLUCID_INLINE vi iload(const void* p) { return {_mm512_loadu_si512(p)}; }
 PELLUCID_INLINE void istore(void* p, vi a) { _mm512_storeu_si512(p, a.v); }
 PELLUCID_INLINE vi iset(int32_t x) { return {_mm512_set1_epi32(x)}; }
 PELLUCID_INLINE vi iadd(vi a, vi b) { return {_mm512_add_epi32(a.v, b.v)}; }
+PELLUCID_INLINE vi imul(vi a, vi b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+PELLUCID_INLINE vi imul16(vi a, vi b) { return {_mm512_mullo_epi16(a.v, b.v)}; }
 PELLUCID_INLINE vi isub16(vi a, vi b) { return {_mm512_sub_epi16(a.v, b.v)}; }
 PELLUCID_INLINE vi iand(vi a, vi b) { return {_mm512_and_si512(a.v, b.v)}; }
 PELLUCID_INLINE vi ior(vi a, vi b) { return {_mm512_or_si512(a.v, b.v)}; }

@@ -56,6 +56,7 @@ PELLUCID_INLINE vf sub(vf a, vf b) { PELLUCID_QUARTERS(vf, E); }
 #undef E
 #define E(i) a.v[i] * b.v[i]
 PELLUCID_INLINE vf mul(vf a, vf b) { PELLUCID_QUARTERS(vf, E); }
+PELLUCID_INLINE vi imul(vi a, vi b) { PELLUCID_QUARTERS(vi, E); }
 #undef E
 #define E(i) a.v[i] / b.v[i]
 PELLUCID_INLINE vf div(vf a, vf b) { PELLUCID_QUARTERS(vf, E); }
@@ -98,6 +99,9 @@ PELLUCID_INLINE vi iset(int32_t x) {
 }
 #define E(i) (i4)((u8)a.v[i] - (u8)b.v[i])
 PELLUCID_INLINE vi isub16(vi a, vi b) { PELLUCID_QUARTERS(vi, E); }
+#undef E
+#define E(i) (i4)((u8)a.v[i] * (u8)b.v[i])
+PELLUCID_INLINE vi imul16(vi a, vi b) { PELLUCID_QUARTERS(vi, E); }
 #undef E
 #define E(i) a.v[i] & b.v[i]
 PELLUCID_INLINE vi iand(vi a, vi b) { PELLUCID_QUARTERS(vi, E); }

@@ -8,6 +8,7 @@
 #include "isa/math.h"
 #include "isa/codecs.h"
 #include "isa/linear.h"
+#include "isa/linear_super.h"
 #include "isa/linear_int8.h"
 #include "isa/flush.h"
 #include "isa/linear_bf16.h"
@@ -31,7 +32,10 @@ constexpr void add_type(pellucid::Kernels& k) {
         k.linear[(int)T] = linear_float<T>;
         k.weight_row[(int)T] = weight_row_float<T>;
     } else {
-        k.linear[(int)T] = linear_quantized<Codec<T>>;
+        if constexpr (pellucid::layout_of(T).groups > 1)
+            k.linear[(int)T] = linear_super<Codec<T>>;
+        else
+            k.linear[(int)T] = linear_quantized<Codec<T>>;
         if constexpr (requires { Codec<T>::largest; }) k.linear_int8[(int)T] = linear_int8<Codec<T>>;
         k.weight_row[(int)T] = weight_row_quantized<Codec<T>>;
     }
