@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <algorithm>
 #include <chrono>
+#include "claims.h"
 #include "pack.h"
 #include "program.h"
 
@@ -34,20 +35,21 @@ uint64_t read_all(const uint64_t* p, int64_t count) {
     return seen[0] | seen[1] | seen[2] | seen[3] | seen[4] | seen[5] | seen[6] | seen[7];
 }
 
-// Bytes a second. Threads claim pieces one by one, as they do an operator's tasks.
+// Bytes a second, by threads that divide memory as they do an operator's tasks.
 double measure_read(int threads, int cores, int64_t nbytes, int passes) {
     constexpr int64_t piece = 1 << 20;
     const int64_t pieces = std::max<int64_t>(1, nbytes / piece);
     const Memory memory((size_t)(pieces * piece), Pages::huge);
     std::fill_n(memory.data(), memory.size(), (uint8_t)1);  // memory never written is one page of zeros
     ThreadPool pool(threads, cores);
-    std::atomic<int64_t> next{0};
+    Claims claims(threads);
     std::atomic<uint64_t> seen{0};
     const double seconds = fastest(
-        pool, passes, [&] { next = 0; },
-        [&](int) {
-            for (int64_t i; (i = next.fetch_add(1)) < pieces;)
+        pool, passes, [&] { claims.reset(); },
+        [&](int thread) {
+            claims.each(pieces, thread, [&](long i) {
                 seen.fetch_or(read_all((const uint64_t*)(memory.data() + i * piece), piece / 8));
+            });
         });
     return (double)memory.size() / seconds;
 }
