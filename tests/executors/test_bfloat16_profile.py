@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from support.one_op import assert_close, matrix, one_op, rows_of, run
@@ -89,7 +91,8 @@ def test_denormal_numbers_are_zero(isa: str) -> None:
         assert not found[:32].any()
         assert np.array_equal(found == 0, np.abs(found) < TINY)
         assert (found[32:] != 0).mean() > 0.3
-        if isa == "amx":  # emulated tiles flush some that round up to the smallest normal number: decision 9
+        # Bochs flushes what rounds up to the smallest normal number, processors do not; tiles may: decision 9.
+        if isa == "amx" or "PELLUCID_EMULATED" in os.environ:
             np.testing.assert_allclose(found, tile_product(x, w), rtol=0, atol=4 * TINY)
         elif isa != "portable":  # which rounds products that are too small
             np.testing.assert_array_equal(found, tile_product(x, w))
